@@ -1,0 +1,123 @@
+"""Groupings: the partition {S_j} of a grid's positions (Section 3.1) and the paper's strategies.
+
+A group is a set of positions that share a signal level; channels always share a group. Which
+group comes first is not decided here but by the order of a `schedule`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from gdm_jax.basis import Basis
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+  """A partition of the grid: `labels[i]` = j where position i is in S_j, j = 0..num_groups-1."""
+
+  labels: Int[Array, '*grid']
+  num_groups: int = dataclasses.field(metadata={'static': True})
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The grid."""
+    return self.labels.shape
+
+
+def whole(shape: Sequence[int]) -> Grouping:
+  """One group, k = 1: an ordinary diffusion model (Eq. 2)."""
+  return Grouping(np.zeros(shape, np.int32), 1)
+
+
+def rows(shape: Sequence[int], k: int) -> Grouping:
+  """k horizontal bands of nearly equal height, group 0 at the top (Table 1, Bottom-to-Top).
+
+  For a signal, k consecutive pieces. Raises ValueError unless 1 <= k <= shape[0].
+  """
+  return _along_axis(shape, 0, k)
+
+
+def columns(shape: Sequence[int], k: int) -> Grouping:
+  """k vertical bands of nearly equal width, group 0 at the left (Table 1, Right-to-Left).
+
+  Raises ValueError unless the grid has two axes or more and 1 <= k <= shape[1].
+  """
+  if len(shape) < 2:
+    raise ValueError(f'columns: shape {tuple(shape)} has no second axis; use rows')
+  return _along_axis(shape, 1, k)
+
+
+def blocks(shape: Sequence[int], parts: Sequence[int]) -> Grouping:
+  """Rectangular blocks, `parts[a]` along axis a, numbered in raster order (Fig. 1b, Fig. 5).
+
+  Raises ValueError unless there is one part per axis and no axis is cut finer than it is long.
+  """
+  if len(parts) != len(shape):
+    raise ValueError(f'blocks: {tuple(parts)} must give one number per axis of {tuple(shape)}')
+  per_axis = [_along_axis(shape, axis, k).labels for axis, k in enumerate(parts)]
+  return Grouping(np.ravel_multi_index(per_axis, parts).astype(np.int32), int(np.prod(parts)))
+
+
+def cascade(shape: Sequence[int], k: int = 2) -> Grouping:
+  """Subsampling lattices of a cascaded diffusion model (Appendix C.2).
+
+  Group 0 is the coarsest lattice, of stride 2**(k-1); group j adds the positions of the lattice
+  of stride 2**(k-1-j) that no coarser one has. Raises ValueError where a group would be empty.
+  """
+  if k < 1:
+    raise ValueError(f'cascade: k = {k} must be at least 1')
+  labels = np.full(shape, k - 1, np.int32)
+  for j in reversed(range(k - 1)):
+    labels[(slice(None, None, 2 ** (k - 1 - j)),) * len(shape)] = j
+  if len(np.unique(labels)) < k:
+    raise ValueError(f'cascade: k = {k} leaves groups empty on a grid of {tuple(shape)}')
+  return Grouping(labels, k)
+
+
+def elements(shape: Sequence[int]) -> Grouping:
+  """Every position its own group, k = d, in raster order: autoregression (Appendix C.1)."""
+  d = int(np.prod(shape))
+  return Grouping(np.arange(d, dtype=np.int32).reshape(shape), d)
+
+
+def bands(basis: Basis, edges: Sequence[int]) -> Grouping:
+  """Frequency bands of a basis, group 0 the lowest: ranks [0, e_0), [e_0, e_1), ... (Section 4.3).
+
+  `edges` (30, 100, 500) are the paper's S_1 = {0..29}, {30..99}, {100..499} and the rest. Ranks
+  count per channel. Raises ValueError unless the edges ascend strictly within (0, d).
+  """
+  d = int(np.prod(basis.shape))
+  if any(b <= a for a, b in zip((0, *edges), (*edges, d), strict=True)):
+    raise ValueError(f'bands: edges {tuple(edges)} must ascend strictly between 0 and {d}')
+  labels = np.searchsorted(np.asarray(edges), np.asarray(basis.ranks), side='right')
+  return Grouping(labels.astype(np.int32), len(edges) + 1)
+
+
+def refine(*groupings: Grouping) -> tuple[Grouping, Int[Array, 'm k']]:
+  """The common refinement of several groupings of one grid, so that one network serves them all.
+
+  Returns the refined grouping, numbered by the tuples of old labels in lexicographic order, and
+  `indices[m][j]`: the group of grouping m that holds refined group j. A schedule over grouping m
+  is then `Schedule.over(indices[m])` over the refined groups. Raises ValueError where the grids
+  differ.
+  """
+  shapes = {g.shape for g in groupings}
+  if len(shapes) != 1:
+    raise ValueError(f'refine: groupings of different grids {sorted(shapes)}')
+  stacked = np.stack([np.asarray(g.labels).ravel() for g in groupings])
+  indices, labels = np.unique(stacked, axis=1, return_inverse=True)
+  labels = labels.reshape(groupings[0].shape).astype(np.int32)
+  return Grouping(labels, indices.shape[1]), indices.astype(np.int32)
+
+
+def _along_axis(shape: Sequence[int], axis: int, k: int) -> Grouping:
+  size = shape[axis]
+  if not 1 <= k <= size:
+    raise ValueError(f'{k} groups along axis {axis} of length {size}: must be 1 to {size}')
+  line = np.arange(size) * k // size
+  line = line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+  return Grouping(np.broadcast_to(line, shape).astype(np.int32), k)

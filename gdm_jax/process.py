@@ -1,0 +1,67 @@
+"""The groupwise process: a grouping, a basis and a path (Eq. 6, 11)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gdm_jax import path as paths
+from gdm_jax.basis import Basis
+from gdm_jax.grouping import Grouping
+
+Data = Float[Array, 'batch *grid c']
+Levels = Float[Array, '*batch k']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """What happens to data at given signal levels; knows neither time nor networks.
+
+  Raises ValueError where grouping and basis have different grids.
+  """
+
+  grouping: Grouping
+  basis: Basis
+  path: paths.Path = dataclasses.field(default=paths.linear, metadata={'static': True})
+
+  def __post_init__(self):
+    # Transformations rebuild the pytree with placeholders that have no shape.
+    grids = [getattr(part, 'shape', None) for part in (self.grouping.labels, self.basis.ranks)]
+    if None not in grids and grids[0] != grids[1]:
+      raise ValueError(f'grouping of grid {grids[0]} with a basis of grid {grids[1]}')
+
+  def coefficient_map(self, alpha: Levels) -> Float[Array, 'batch *grid 1']:
+    """diag A: the signal levels spread over the grid, in the basis's own layout."""
+    return jnp.take(alpha, self.grouping.labels, axis=-1)[..., None]
+
+  def diffuse(self, x: Data, z: Data, alpha: Levels) -> Data:
+    """x_t = U (a(A) U^T x + b(A) U^T z) (Eq. 6, 11), pixels of data [batch, *grid, c]."""
+    a, b = self._mix(alpha)
+    basis = self.basis
+    return basis.synthesize(a * basis.analyze(x) + b * basis.analyze(z))
+
+  def advance(self, x_t: Data, u: Data, alpha: Levels, next_alpha: Levels) -> Data:
+    """One step from `alpha` to `next_alpha` with the prediction u held fixed (Eq. 9, 17).
+
+    Exact for that u: the x and z implied by (x_t, u) are mixed anew. Groups whose level does not
+    change keep their coefficients; it runs towards data and towards noise alike.
+    """
+    basis = self.basis
+    if self.path.straight:
+      change = self.coefficient_map(next_alpha - alpha)
+      return x_t + basis.synthesize(change * basis.analyze(u))
+    (a, b), (next_a, next_b) = self._mix(alpha), self._mix(next_alpha)
+    stay, move = next_a + next_b, next_a * b - a * next_b
+    return basis.synthesize((stay * basis.analyze(x_t) + move * basis.analyze(u)) / (a + b))
+
+  def replace(self, x: Data, other: Data, groups: Float[Array, ' k']) -> Data:
+    """x with the given groups' coefficients taken from `other`; groups: 1 where taken, [k]."""
+    basis = self.basis
+    chosen = self.coefficient_map(jnp.asarray(groups))
+    return basis.synthesize(jnp.where(chosen, basis.analyze(other), basis.analyze(x)))
+
+  def _mix(self, alpha):
+    level = self.coefficient_map(alpha)
+    return self.path.signal(level), self.path.noise(level)

@@ -1,0 +1,179 @@
+"""Schedules: when each group diffuses (Eq. 10), and the tables of signal levels made from them.
+
+Time lives here and nowhere else. Diffusion runs from t = 0 (data) to t = 1 (noise); generation
+runs back, so the group generated first holds the latest interval.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """The interval (start_j, end_j] in which group j goes from data to noise."""
+
+  start: Float[Array, '*batch k']
+  end: Float[Array, '*batch k']
+
+  def over(self, indices: Int[Array, ' refined']) -> 'Schedule':
+    """The same schedule over refined groups, indices[j] being the old group of new group j.
+
+    `grouping.refine` gives the indices.
+    """
+    return Schedule(self.start[..., indices], self.end[..., indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+  """How training draws a schedule: an order over one grouping, seen through a refinement.
+
+  order: order[i] is the group generated i-th; None draws one uniformly for every example.
+  cuts: the k-1 interior boundaries of the intervals, ascending; None makes them equal.
+  indices: `indices[j]` is this strategy's group of refined group j (`grouping.refine`).
+  """
+
+  order: tuple[int, ...] | None
+  cuts: tuple[float, ...] | None
+  indices: Int[np.ndarray, ' refined']
+
+  @property
+  def num_groups(self) -> int:
+    """k of this strategy's own grouping."""
+    return int(np.max(self.indices)) + 1
+
+
+def sequential(
+  order: Int[Array, '*batch k'], cuts: Float[Array, ' k-1'] | Sequence[float] | None = None
+) -> Schedule:
+  """One group after another: order[i] is generated i-th, in intervals that tile (0, 1] (Eq. 10).
+
+  cuts: the k-1 interior boundaries in time, ascending; by default all intervals are equally long.
+  Note that the first boundary ends the interval of the group generated last. `order` may be
+  batched, and both may be traced. Raises ValueError where a concrete order is no permutation of
+  0..k-1 or the cuts do not ascend strictly within (0, 1).
+  """
+  order = order if isinstance(order, jax.Array) else np.asarray(order)
+  k = order.shape[-1]
+  if not isinstance(order, jax.core.Tracer) and np.any(np.sort(order) != np.arange(k)):
+    raise ValueError(f'order {np.asarray(order).tolist()} is no permutation of 0..{k - 1}')
+  boundaries = _boundaries(k, cuts)
+  interval = k - 1 - jnp.argsort(order)  # of group j, counted in time
+  return Schedule(boundaries[interval], boundaries[interval + 1])
+
+
+def coefficients(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+  """Signal levels alpha_j(t) (Eq. 10): 1 up to start_j, then linear, 0 from end_j on."""
+  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
+  return jnp.where(t <= start, 1.0, jnp.where(t >= end, 0.0, (end - t) / (end - start)))
+
+
+def rates(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+  """alpha'_j(t), per unit of time: -1 / (end_j - start_j) within (start_j, end_j], else 0."""
+  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
+  return jnp.where((start < t) & (t <= end), -1 / (end - start), 0.0)
+
+
+def _boundaries(k, cuts):
+  if cuts is None:
+    # numpy divides; XLA would multiply by 1 / k, and a boundary l / k must be exactly that (C.1).
+    return jnp.asarray(np.arange(k + 1) / k)
+  if not isinstance(cuts, jax.core.Tracer) and (
+    len(cuts) != k - 1 or np.any(np.diff([0, *cuts, 1]) <= 0)
+  ):
+    raise ValueError(
+      f'cuts {tuple(map(float, cuts))} must be {k - 1} times ascending strictly in (0, 1)'
+    )
+  return jnp.concatenate([jnp.zeros(1), jnp.asarray(cuts, float), jnp.ones(1)])
+
+
+def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
+  """The signal levels that generation walks through: N + 1 rows, from all 0 to all 1.
+
+  Every boundary of an interval is a row, so no step straddles one.
+
+  steps: the total N, shared out by interval length (largest remainder, at least one each, ties to
+    the group generated first), or one number per group in generation order. Where intervals
+    overlap, a "group" is a piece of time between neighbouring boundaries.
+
+  Traceable in the schedule when `steps` is a total, hence `jax.vmap(table, (0, None))` for many
+  orders. Raises ValueError where a concrete schedule has more pieces than steps, or not one
+  number per piece.
+  """
+  start, end = schedule.start, schedule.end
+  bounds = jnp.sort(jnp.concatenate([start, end]))[::-1]
+  lengths = bounds[:-1] - bounds[1:]
+  middle = (bounds[:-1] + bounds[1:]) / 2
+  active = (start < middle[:, None]) & (middle[:, None] < end)
+  lengths = jnp.where(active.any(axis=1), lengths, 0)  # nothing happens: no step
+  concrete = not isinstance(lengths, jax.core.Tracer)
+
+  if np.ndim(steps) == 0:
+    if concrete and (pieces := int(np.count_nonzero(lengths))) > steps:
+      raise ValueError(f'steps = {steps} are fewer than the {pieces} intervals to walk through')
+    total, counts = int(steps), _share(lengths, int(steps))
+  else:
+    if not concrete:
+      raise ValueError('steps per group need a concrete schedule; pass their total instead')
+    pieces = np.flatnonzero(lengths)
+    if len(steps) != len(pieces) or min(steps) < 1:
+      raise ValueError(f'steps = {tuple(steps)} must be {len(pieces)} numbers, each at least 1')
+    total, counts = sum(steps), jnp.zeros(len(lengths), int).at[pieces].set(jnp.asarray(steps))
+
+  row = jnp.arange(total + 1)
+  last = jnp.cumsum(counts)  # the row on which each piece ends
+  piece = jnp.searchsorted(last, row, side='right').clip(max=len(lengths) - 1)
+  into = (row - last[piece] + counts[piece]) / jnp.maximum(counts[piece], 1)
+  t = bounds[piece] - into.astype(bounds.dtype) * lengths[piece]
+  levels = coefficients(schedule, t)
+  # The ends of pieces are met exactly, not up to the rounding of t.
+  return levels.at[0].set(0).at[-1].set(1)
+
+
+def training_times(
+  key: PRNGKeyArray, batch: int, low_discrepancy: bool = True
+) -> Float[Array, ' batch']:
+  """Training times in (0, 1], one per example of the global batch.
+
+  low_discrepancy: one uniform offset and a regular comb, each time still uniform by itself
+  (Kingma et al. 2021, Appendix I.1); otherwise independent draws.
+  """
+  if low_discrepancy:
+    return 1 - (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1
+  return 1 - jax.random.uniform(key, (batch,))
+
+
+def draw(key: PRNGKeyArray, strategies: Sequence[Strategy], batch: int) -> Schedule:
+  """A training schedule per example, [batch, refined k]: a uniform choice of the strategies."""
+  choice_key, *keys = jax.random.split(key, len(strategies) + 1)
+  drawn = [_draw(k, strategy, batch) for k, strategy in zip(keys, strategies, strict=True)]
+  if len(drawn) == 1:
+    return drawn[0]
+  choice = jax.random.randint(choice_key, (batch,), 0, len(drawn))
+  return jax.tree.map(lambda *options: jnp.stack(options)[choice, jnp.arange(batch)], *drawn)
+
+
+def _draw(key, strategy, batch):
+  k = strategy.num_groups
+  if strategy.order is None:
+    order = jax.vmap(lambda key: jax.random.permutation(key, k))(jax.random.split(key, batch))
+  else:
+    order = np.broadcast_to(np.asarray(strategy.order), (batch, k))
+  return sequential(order, strategy.cuts).over(strategy.indices)
+
+
+def _share(lengths, steps):
+  """Whole steps in proportion to lengths: one to each piece, the rest by largest deficit."""
+  quota = steps * lengths / lengths.sum()
+
+  def give_one(_, counts):
+    deficit = jnp.round(quota - counts, 3)  # ties are ties in spite of float rounding
+    unserved = (counts == 0) & (lengths > 0)
+    return counts.at[jnp.argmax(jnp.where(unserved, jnp.inf, deficit))].add(1)
+
+  return jax.lax.fori_loop(0, steps, give_one, jnp.zeros(len(lengths), int))
