@@ -17,6 +17,11 @@ from gdm_jax.solvers import Predict
 Table = Float[Array, 'rows k']
 
 
+def latents(seeds: Int[Array, ' batch'], shape: tuple[int, ...]) -> Data:
+  """Noise [batch, *shape] with one seed per example: independent of the batch it is drawn in."""
+  return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
+
+
 def sample(predict: Predict, process: Process, table: Table, z: Data, solver='euler') -> Data:
   """Data generated from latents z."""
   return _walk(predict, process, table, z, solver)[0]

@@ -5,6 +5,7 @@ runs back, so the group generated first holds the latest interval.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -105,12 +106,7 @@ def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows 
   orders. Raises ValueError where a concrete schedule has more pieces than steps, or not one
   number per piece.
   """
-  start, end = schedule.start, schedule.end
-  bounds = jnp.sort(jnp.concatenate([start, end]))[::-1]
-  lengths = bounds[:-1] - bounds[1:]
-  middle = (bounds[:-1] + bounds[1:]) / 2
-  active = (start < middle[:, None]) & (middle[:, None] < end)
-  lengths = jnp.where(active.any(axis=1), lengths, 0)  # nothing happens: no step
+  bounds, lengths = _pieces(schedule)
   concrete = not isinstance(lengths, jax.core.Tracer)
 
   if np.ndim(steps) == 0:
@@ -123,8 +119,37 @@ def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows 
     pieces = np.flatnonzero(lengths)
     if len(steps) != len(pieces) or min(steps) < 1:
       raise ValueError(f'steps = {tuple(steps)} must be {len(pieces)} numbers, each at least 1')
-    total, counts = sum(steps), jnp.zeros(len(lengths), int).at[pieces].set(jnp.asarray(steps))
+    total, counts = int(sum(steps)), np.zeros(len(lengths), int)
+    counts[pieces] = steps
+  return _rows(schedule, bounds, lengths, counts, total)
 
+
+@jax.jit
+def _pieces(schedule):
+  """Boundaries in the order of generation and the lengths between them, 0 where nothing moves."""
+  start, end = schedule.start, schedule.end
+  bounds = jnp.sort(jnp.concatenate([start, end]))[::-1]
+  middle = (bounds[:-1] + bounds[1:]) / 2
+  active = (start < middle[:, None]) & (middle[:, None] < end)
+  return bounds, jnp.where(active.any(axis=1), bounds[:-1] - bounds[1:], 0)
+
+
+@functools.partial(jax.jit, static_argnames='steps')
+def _share(lengths, steps):
+  """Whole steps in proportion to lengths: one to each piece, the rest by largest deficit."""
+  quota = steps * lengths / lengths.sum()
+
+  def give_one(_, counts):
+    unserved = (counts == 0) & (lengths > 0)
+    deficit = jnp.where(unserved, jnp.inf, quota - counts)
+    # The first within a thousandth of a step: ties are ties in spite of float rounding.
+    return counts.at[jnp.argmax(deficit >= deficit.max() - 1e-3)].add(1)
+
+  return jax.lax.fori_loop(0, steps, give_one, jnp.zeros(len(lengths), int))
+
+
+@functools.partial(jax.jit, static_argnames='total')
+def _rows(schedule, bounds, lengths, counts, total):
   row = jnp.arange(total + 1)
   last = jnp.cumsum(counts)  # the row on which each piece ends
   piece = jnp.searchsorted(last, row, side='right').clip(max=len(lengths) - 1)
@@ -165,15 +190,3 @@ def _draw(key, strategy, batch):
   else:
     order = np.broadcast_to(np.asarray(strategy.order), (batch, k))
   return sequential(order, strategy.cuts).over(strategy.indices)
-
-
-def _share(lengths, steps):
-  """Whole steps in proportion to lengths: one to each piece, the rest by largest deficit."""
-  quota = steps * lengths / lengths.sum()
-
-  def give_one(_, counts):
-    deficit = jnp.round(quota - counts, 3)  # ties are ties in spite of float rounding
-    unserved = (counts == 0) & (lengths > 0)
-    return counts.at[jnp.argmax(jnp.where(unserved, jnp.inf, deficit))].add(1)
-
-  return jax.lax.fori_loop(0, steps, give_one, jnp.zeros(len(lengths), int))

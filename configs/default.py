@@ -1,0 +1,79 @@
+"""Every field with its meaning: what the other configs start from.
+
+On its own it trains one group (rectified flow) on digits; see `digits.py` for the first run.
+Batch sizes are global and durations are in images.
+"""
+
+from ml_collections import ConfigDict
+
+
+def strategy(grouping: str, groups: tuple = (), order: tuple = (), cuts: tuple = ()) -> ConfigDict:
+  """One way to split and order the data, for `config.strategies`."""
+  s = ConfigDict()
+  s.grouping = grouping  # whole, rows, columns, blocks, cascade, elements or bands
+  s.groups = groups  # rows, columns, cascade: (k,); blocks: one number per axis; bands: rank edges
+  s.order = order  # order[i] is the group generated i-th; () draws one at random per example
+  s.cuts = cuts  # the k-1 interior time boundaries, ascending; () makes the intervals equal
+  return s
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0  # of parameters, data order, training noise and dropout
+
+  data = config.data = ConfigDict()
+  data.name = 'digits'  # digits, mixture, or tfds:NAME for an image data set of TFDS
+  data.split = 'train'  # the split to train on
+  data.shape = (8, 8, 1)  # of one example: (*grid, channels)
+  data.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's own default
+  data.flip = False  # mirror a random half of the images left to right
+  data.memory_gib = 4.0  # data sets up to this size, GiB, are decoded once and kept
+
+  basis = config.basis = ConfigDict()
+  basis.name = 'pixel'  # pixel, cosine or blur (GDM-F)
+  basis.sigma = 1.0  # standard deviation of the blur, pixels
+  basis.boundary = 'reflect'  # of the blur: reflect or zero
+
+  config.path = 'linear'  # linear (Eq. 6) or variance_preserving (Eq. 1)
+  config.strategies = ConfigDict({'main': strategy('whole', order=(0,))})  # drawn uniformly
+
+  model = config.model = ConfigDict()
+  model.name = 'ddpmpp'  # ddpmpp, or mlp for points
+  model.channels = 128  # base width; for mlp its hidden width
+  model.multipliers = (2, 2, 2)  # width per resolution, in channels; each level halves the grid
+  model.blocks = 4  # residual blocks per resolution; for mlp its depth
+  model.attention = (16,)  # resolutions with self-attention, pixels; the bottleneck always has it
+  model.dropout = 0.13  # probability
+  model.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters are float32
+  model.space = 'pixel'  # where the network works under a frequency basis: pixel, or frequency
+
+  train = config.train = ConfigDict()
+  train.batch = 512  # images per step, over all devices
+  train.duration = 200_000_000  # images
+  train.weighting = 'unweighted'  # unweighted (Eq. 8), velocity (Eq. 7), active, denoising (Eq. 3)
+  train.low_discrepancy = True  # training times on a comb over the batch, else independent
+  train.learning_rate = 1e-3  # of Adam, after the ramp
+  train.ramp = 10_000_000  # images over which the learning rate rises from 0
+  train.anneal = False  # fall linearly to 0 at `duration`
+  train.ema_halflife = 500_000  # images after which old parameters weigh half in the average
+  train.ema_ramp = 0.05  # the half-life is at most this fraction of the images seen; 0: no ramp
+
+  checkpoint = config.checkpoint = ConfigDict()
+  checkpoint.every = 2_000_000  # images between checkpoints
+  checkpoint.keep = 3  # how many of the newest to keep
+
+  log = config.log = ConfigDict()
+  log.every = 50_000  # images between lines of metrics.jsonl
+  log.samples_every = 2_000_000  # images between sample grids
+  log.grid = 8  # rows and columns of a sample grid, images
+
+  sampling = config.sampling = ConfigDict()
+  sampling.strategy = ''  # which of the strategies; '' is the first
+  sampling.order = ()  # () is the strategy's own, or 0..k-1 where that is random
+  sampling.cuts = ()  # interior time boundaries for generation; () is the strategy's own
+  sampling.steps = (128,)  # (total,), or one number per group in the order of generation
+  sampling.solver = 'euler'  # euler or heun
+  sampling.num = 64  # images that --mode=sample writes
+  sampling.batch = 256  # images generated at once, over all devices
+  sampling.seed = 0  # image i grows from seed + i
+  return config

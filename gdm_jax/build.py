@@ -1,0 +1,221 @@
+"""From a config to the pieces of a run, with every error named by its config key."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from gdm_jax import basis, grouping, losses, path, schedule, solvers
+from gdm_jax.models import ddpmpp, mlp
+from gdm_jax.process import Data, Process
+from gdm_jax.schedule import Strategy
+
+NOISE_LABELS = 1000  # DDPM++'s embedding of the noise level was made for 0..1000
+
+
+class ConfigError(ValueError):
+  """A config that cannot be run; the message names the key, the value and what would be valid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """What a config describes: the process, its training strategies by name, and the network."""
+
+  process: Process
+  strategies: dict[str, Strategy]
+  network: nn.Module
+  predict: Callable[..., Data]
+  """predict(params, x_t, alpha, train=False, rngs=None) -> u."""
+
+  def init(self, key) -> dict:
+    """Parameters drawn from `key`."""
+    grid, channels = self.process.grouping.shape, self.network.out_channels
+    x = jnp.zeros((1, *grid, channels + 1))
+    condition = None
+    if self.network.augment_dim:
+      condition = jnp.zeros((1, self.network.augment_dim))
+    return self.network.init(key, x, jnp.zeros(1), augment_label=condition)['params']
+
+
+def system(config: ConfigDict) -> System:
+  """The system of a config. Raises ConfigError."""
+  _check(config)
+  *grid, channels = config.data.shape
+  base = _basis(config.basis, grid)
+  groupings = {
+    name: _grouping(f'strategies.{name}', s, grid, base) for name, s in config.strategies.items()
+  }
+  if not groupings:
+    raise ConfigError('strategies is empty; a run needs at least one')
+  refined, indices = grouping.refine(*groupings.values())
+  process = Process(refined, base, path.PATHS[config.path])
+  strategies = {
+    name: _strategy(f'strategies.{name}', config.strategies[name], index)
+    for name, index in zip(groupings, indices, strict=True)
+  }
+  levels = refined.num_groups if config.basis.name != 'pixel' else 0
+  network = _network(config.model, grid, channels, levels)
+  predict = _predictor(network, process, config.model.space)
+  return System(process, strategies, network, predict)
+
+
+def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Array, 'rows k']:
+  """The table that `config.sampling` describes, over the refined groups. Raises ConfigError."""
+  c = config.sampling
+  if c.strategy and c.strategy not in strategies:
+    raise ConfigError(f'sampling.strategy = {c.strategy!r}: there are {", ".join(strategies)}')
+  chosen = strategies[c.strategy or next(iter(strategies))]
+  order = c.order or chosen.order or tuple(range(chosen.num_groups))
+  if len(order) != chosen.num_groups:
+    raise ConfigError(f'sampling.order = {order}: the strategy has {chosen.num_groups} groups')
+  if c.order and chosen.order and c.order != chosen.order:
+    raise ConfigError(
+      f'sampling.order = {c.order}: the strategy was trained on {chosen.order} alone'
+    )
+  with _naming('sampling.order', order):
+    schedule.sequential(order)
+  with _naming('sampling.cuts', c.cuts):
+    plan = schedule.sequential(order, c.cuts or chosen.cuts)
+  with _naming('sampling.steps', c.steps):
+    steps = c.steps[0] if len(c.steps) == 1 else c.steps
+    table = schedule.table(plan, steps)
+  with _naming('sampling.solver', c.solver):
+    solvers.find(c.solver)
+  return table[:, chosen.indices]
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+  """Adam with EDM's learning rate: a linear ramp-up and, if asked, a linear fall to zero."""
+  c = config.train
+
+  def learning_rate(step):
+    images = (step + 1) * float(c.batch)
+    rate = c.learning_rate * jnp.minimum(images / max(c.ramp, 1), 1)
+    return rate * jnp.maximum(1 - step * float(c.batch) / c.duration, 0) if c.anneal else rate
+
+  return optax.adam(learning_rate)
+
+
+def _basis(c, grid):
+  builders = {
+    'pixel': lambda: basis.pixel(grid),
+    'cosine': lambda: basis.cosine(grid),
+    'blur': lambda: basis.blur(grid, c.sigma, c.boundary),
+  }
+  if c.name not in builders:
+    raise ConfigError(f'basis.name = {c.name!r}: there are {", ".join(builders)}')
+  with _naming('basis', c.to_dict()):
+    return builders[c.name]()
+
+
+def _grouping(key, c, grid, base):
+  builders = {
+    'whole': lambda: grouping.whole(grid),
+    'rows': lambda k: grouping.rows(grid, k),
+    'columns': lambda k: grouping.columns(grid, k),
+    'cascade': lambda k: grouping.cascade(grid, k),
+    'blocks': lambda *parts: grouping.blocks(grid, parts),
+    'elements': lambda: grouping.elements(grid),
+    'bands': lambda *edges: grouping.bands(base, edges),
+  }
+  if c.grouping not in builders:
+    raise ConfigError(f'{key}.grouping = {c.grouping!r}: there are {", ".join(builders)}')
+  try:
+    return builders[c.grouping](*c.groups)
+  except TypeError:
+    raise ConfigError(f'{key}.groups = {c.groups} does not fit grouping {c.grouping!r}') from None
+  except ValueError as error:
+    raise ConfigError(f'{key}.groups = {c.groups}: {error}') from None
+
+
+def _strategy(key, c, indices):
+  strategy = Strategy(c.order or None, c.cuts or None, indices)
+  k = strategy.num_groups
+  if c.order and len(c.order) != k:
+    raise ConfigError(f'{key}.order = {c.order}: the grouping has {k} groups')
+  with _naming(f'{key}.order', c.order):
+    schedule.sequential(c.order or range(k))
+  with _naming(f'{key}.cuts', c.cuts):
+    schedule.sequential(range(k), strategy.cuts)
+  return strategy
+
+
+def _check(config):
+  """Ranges and choices that no builder would notice before training."""
+  positive = {
+    'train': ('batch', 'duration', 'learning_rate', 'ema_halflife'),
+    'checkpoint': ('every', 'keep'),
+    'log': ('every', 'samples_every', 'grid'),
+    'sampling': ('num', 'batch'),
+  }
+  for section, keys in positive.items():
+    for key in keys:
+      if not config[section][key] > 0:
+        raise ConfigError(f'{section}.{key} = {config[section][key]} must be positive')
+  choices = {
+    'path': (config.path, tuple(path.PATHS)),
+    'train.weighting': (config.train.weighting, tuple(losses.WEIGHTINGS)),
+    'model.space': (config.model.space, ('pixel', 'frequency')),
+    'model.dtype': (config.model.dtype, ('float32', 'bfloat16')),
+  }
+  for key, (value, valid) in choices.items():
+    if value not in valid:
+      raise ConfigError(f'{key} = {value!r}: there are {", ".join(valid)}')
+
+
+def _network(c, grid, channels, levels):
+  common = {'out_channels': channels, 'augment_dim': levels, 'dtype': jnp.dtype(c.dtype)}
+  if c.name == 'mlp':
+    return mlp.MLP(width=c.channels, depth=c.blocks, **common)
+  if c.name != 'ddpmpp':
+    raise ConfigError(f'model.name = {c.name!r}: there are ddpmpp, mlp')
+  divisor = 2 ** (len(c.multipliers) - 1)
+  if len(grid) != 2 or any(n % divisor for n in grid):
+    raise ConfigError(
+      f'model.multipliers = {c.multipliers} halve the grid {len(c.multipliers) - 1} times: '
+      f'data.shape = {(*grid, channels)} must be an image with sides divisible by {divisor}'
+    )
+  return ddpmpp.DDPMPP(
+    channels=c.channels,
+    multipliers=c.multipliers,
+    blocks=c.blocks,
+    attention=c.attention,
+    dropout=c.dropout,
+    **common,
+  )
+
+
+def _predictor(network, process, space):
+  def apply(x_t, params, alpha, train, rngs):
+    levels = process.coefficient_map(alpha).astype(x_t.dtype)
+    noise = NOISE_LABELS * (1 - levels.mean(tuple(range(1, levels.ndim))))
+    return network.apply(
+      {'params': params},
+      jnp.concatenate([x_t, levels], -1),
+      noise,
+      augment_label=alpha if network.augment_dim else None,
+      train=train,
+      rngs=rngs,
+    )
+
+  if space == 'frequency':
+    apply = losses.in_frequency_space(apply, process.basis)
+
+  def predict(params, x_t, alpha, train=False, rngs=None):
+    return apply(x_t, params, alpha, train, rngs)
+
+  return predict
+
+
+@contextlib.contextmanager
+def _naming(key, value):
+  """Gives the errors of the pure core the config key they are about."""
+  try:
+    yield
+  except ValueError as error:
+    raise ConfigError(f'{key} = {value}: {error}') from None

@@ -1,0 +1,119 @@
+"""Groupwise diffusion models from the command line.
+
+  python -m gdm_jax.main --config=configs/digits.py [--mode=train|sample] [--workdir=DIR]
+                         [--dry_run] [--config.KEY=VALUE ...]
+
+  --config      a file with get_config(); configs/ holds one for every run of the README
+  --config.KEY  overrides a field, e.g. --config.train.batch=64 --config.model.channels=32
+                or --config.sampling.order=3,1,0,2; configs/default.py explains every field
+  --mode        train (default): train, or resume where this workdir stopped; leaves samples.png,
+                  generation.gif, loss.png, metrics.jsonl, config.json and checkpoints/
+                sample: write config.sampling.num images of the newest checkpoint to samples/
+  --workdir     default: runs/<config name>
+  --dry_run     print the config, the parameters and the cost, and exit
+
+To resume, run the same command again. Ctrl-C and SIGTERM save first.
+Exit codes: 0 done, 1 training failed, 2 bad input, 128 + n stopped by signal n.
+"""
+
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+MODES = ('train', 'sample')
+
+
+class UsageError(ValueError):
+  """A command line that cannot be understood."""
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command and returns its exit code."""
+  if {'--help', '-h', '-help', '--helpfull'} & set(argv[1:]) or len(argv) == 1:
+    print(__doc__.strip())
+    return 0
+  logging.set_verbosity(logging.WARNING)
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  try:
+    config, workdir, mode, dry_run = parse(argv)
+  except UsageError as error:
+    return _fail(error, 2)
+
+  # After parsing, so that a mistyped flag and --help answer at once.
+  from gdm_jax.build import ConfigError
+  from gdm_jax.data.sources import DataError
+  from gdm_jax.modes import describe, sample, train
+  from gdm_jax.training.loop import Interrupted, TrainingError
+
+  try:
+    if dry_run:
+      describe.run(config)
+    else:
+      {'train': train, 'sample': sample}[mode].run(config, workdir)
+  except (ConfigError, DataError) as error:
+    return _fail(error, 2)
+  except TrainingError as error:
+    return _fail(error, 1)
+  except Interrupted as stop:
+    print(stop, file=sys.stderr)
+    return 128 + stop.signal
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    return 130
+  return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
+  """Config, workdir, mode and dry run of a command line. Raises UsageError."""
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file('config', None, 'The run.', flag_values=values)
+  workdir = flags.DEFINE_string('workdir', None, 'Output folder.', flag_values=values)
+  mode = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.', flag_values=values)
+  dry_run = flags.DEFINE_bool('dry_run', False, 'Only describe.', flag_values=values)
+  file = _config_file(argv)
+  try:
+    rest = values(list(argv))[1:]
+  except flags.UnrecognizedFlagError as error:
+    raise UsageError(str(error)) from None
+  except flags.Error as error:
+    raise UsageError(' '.join(str(error).split())) from None
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UsageError(_bad_override(argv, error)) from None
+  if rest:
+    raise UsageError(f'{rest[0]!r} is no flag; overrides look like --config.train.batch=64')
+  folder = pathlib.Path(workdir.value or pathlib.Path('runs') / file.stem)
+  return config.value, folder, mode.value, dry_run.value
+
+
+def _config_file(argv):
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    if match := re.fullmatch(r'--?config(?:=(.*))?', argument):
+      file = pathlib.Path(match[1] or following)
+      if not file.is_file():
+        raise UsageError(f'--config={file}: no such file; see configs/')
+      return file
+  raise UsageError('--config is missing, e.g. --config=configs/digits.py (--help explains)')
+
+
+def _bad_override(argv, error):
+  # ml_collections names only the last part of a wrong key.
+  text = ' '.join(str(error.args[0]).split())
+  for argument in argv:
+    parts = argument.split('=')[0].removeprefix('--config.').split('.')
+    if argument.startswith('--config.') and any(f"'{part}'" in text for part in parts):
+      return f'{argument}: no such key; configs/default.py lists them'
+  return f'--config.*: {text}'
+
+
+def _fail(error, code):
+  print(f'error: {error}', file=sys.stderr)
+  return code
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,35 @@
+"""What every mode checks before it writes anything."""
+
+import pathlib
+
+import jax
+from ml_collections import ConfigDict
+
+from gdm_jax.build import ConfigError
+from gdm_jax.data import sources
+
+
+def check_devices(config: ConfigDict, *keys: str):
+  """Raises ConfigError where a batch size does not divide over the devices."""
+  devices = jax.device_count()
+  for key in keys:
+    section, name = key.split('.')
+    if config[section][name] % devices:
+      raise ConfigError(f'{key} = {config[section][name]} does not divide over {devices} devices')
+
+
+def make_workdir(workdir: pathlib.Path):
+  """Creates the folder. Raises ConfigError where it cannot be written."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / '.writable'
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise ConfigError(f'--workdir={workdir} cannot be written: {error.strerror}') from None
+
+
+def load(config: ConfigDict):
+  """The training data. Raises sources.DataError."""
+  c = config.data
+  return sources.load(c.name, c.split, c.shape, c.data_dir or None, int(c.memory_gib * 2**30))

@@ -1,0 +1,60 @@
+"""--mode=sample: images from a trained model, one seed each."""
+
+import pathlib
+
+import jax
+import numpy as np
+import tqdm
+from ml_collections import ConfigDict
+
+from gdm_jax import build, figures, generate, sharding
+from gdm_jax.build import ConfigError
+from gdm_jax.modes import common
+from gdm_jax.training.checkpoint import Checkpoints, check_unchanged
+from gdm_jax.training.logger import say
+
+
+def run(config: ConfigDict, workdir: pathlib.Path):
+  """Writes `sampling.num` examples to workdir/samples, image i from seed `sampling.seed` + i.
+
+  PNG files for images, one samples.npz for other data, and grid.png with the first of them.
+  Raises ConfigError where the workdir holds no checkpoint of this config.
+  """
+  system = build.system(config)
+  table = build.generation(config, system.strategies)
+  common.check_devices(config, 'sampling.batch')
+  check_unchanged(config, workdir)
+  folder = workdir / 'samples'
+  if not (workdir / 'checkpoints').is_dir():
+    raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
+
+  mesh = sharding.mesh()
+  layout = sharding.everywhere(mesh)
+  target = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
+    jax.eval_shape(system.init, jax.random.key(0)),
+  )
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    params, step = checkpoints.restore_ema(target), checkpoints.latest()
+  common.make_workdir(folder)
+
+  c = config.sampling
+  generator = generate.Generator(system, config.data.shape, c.solver, mesh)
+  seeds = c.seed + np.arange(c.num)
+  primary = jax.process_index() == 0
+  made = []
+  steps = len(table) - 1
+  with tqdm.tqdm(total=c.num * steps, unit='evaluations', disable=None) as bar:
+    for some in np.split(seeds, range(c.batch, c.num, c.batch)):
+      for x in generator.states(params, table, some):  # noqa: B007 (the last is the data)
+        bar.update(len(some) * steps // len(generate.pieces(table)))
+      made.append(x)
+      if primary and figures.is_image(config.data.shape):
+        for seed, image in zip(some, figures.to_uint8(made[-1]), strict=True):
+          figures.save(folder / f'{seed:06d}.png', image)
+  if primary:
+    first = np.concatenate(made)[: config.log.grid**2]
+    figures.save(folder / 'grid.png', figures.overview(first))
+    if not figures.is_image(config.data.shape):
+      np.savez(folder / 'samples.npz', x=np.concatenate(made), seeds=seeds)
+  say(f'{c.num} samples of step {step:,} with {c.solver}, {steps} steps: see {folder}')

@@ -1,0 +1,156 @@
+"""What a run says: metrics.jsonl, a progress bar or lines, TensorBoard where TensorFlow is."""
+
+import contextlib
+import importlib.util
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import tqdm
+
+QUIET = 20.0  # seconds between lines where there is no terminal
+
+
+class NonFiniteError(FloatingPointError):
+  """A loss or gradient that is not finite, at `step`."""
+
+  def __init__(self, step: int, name: str, value: float):
+    super().__init__(f'{name} is {value} at step {step}')
+    self.step = step
+
+
+class Logger:
+  """Collects metrics on the devices and writes their means once an interval.
+
+  The clock counts training alone: `paused()` takes sampling, saving and compilation out of it.
+  """
+
+  def __init__(
+    self, workdir: pathlib.Path, batch: int, step: int, steps: int, primary: bool = True
+  ):
+    self._batch, self._steps, self._primary = batch, steps, primary
+    self._pending: list[dict[str, jax.Array]] = []
+    self._seconds = self._waited = 0.0
+    self._started = time.perf_counter()
+    self._step, self._spoke = step, 0.0
+    self._writer = None
+    if primary:
+      self._file = _reopened(workdir / 'metrics.jsonl', step)
+      self._writer = _tensorboard(workdir)
+    self._bar = tqdm.tqdm(
+      total=steps * batch,
+      initial=step * batch,
+      unit='img',
+      unit_scale=True,
+      disable=None if primary else True,
+      bar_format='{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} images{postfix}',
+    )
+
+  def close(self):
+    """Leaves the terminal and the files in order."""
+    self._bar.close()
+    if self._primary:
+      self._file.close()
+    if self._writer:
+      self._writer.close()
+
+  def restart(self):
+    """Starts the clock anew, after compilation."""
+    self._seconds = self._waited = 0.0
+    self._started = time.perf_counter()
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Time that is no training time."""
+    self._seconds += time.perf_counter() - self._started
+    yield
+    self._started = time.perf_counter()
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Time that the step waits for data."""
+    start = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - start
+
+  def add(self, metrics: dict[str, jax.Array]):
+    """The metrics of one step, left on the devices."""
+    self._pending.append(metrics)
+
+  def flush(self) -> dict[str, float]:
+    """Writes the means since the last flush. Raises NonFiniteError at the first bad step."""
+    if not self._pending:
+      return {}
+    values = {key: np.array([float(m[key]) for m in self._pending]) for key in self._pending[0]}
+    steps = len(self._pending)
+    self._pending = []
+    for i in range(steps):
+      for name, value in values.items():
+        if not np.isfinite(value[i]):
+          raise NonFiniteError(self._step + i + 1, name, value[i])
+    self._step += steps
+    elapsed = self._seconds + time.perf_counter() - self._started
+    row = {
+      'step': self._step,
+      'images': self._step * self._batch,
+      **{key: float(v.mean()) for key, v in values.items()},
+      'images_per_second': steps * self._batch / elapsed,
+      'waiting_for_data': self._waited / elapsed,
+    }
+    self.restart()
+    if self._primary:
+      self._write(row, steps)
+    return row
+
+  def _write(self, row, steps):
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+    if self._writer:
+      scalars = {k: v for k, v in row.items() if k not in ('step', 'images')}
+      self._writer.write_scalars(row['step'], scalars)
+    left = (self._steps - self._step) * self._batch / row['images_per_second']
+    rate = f'{row["images_per_second"]:,.4g} img/s'
+    status = f'{rate}, loss {row["loss"]:.4f}, {tqdm.tqdm.format_interval(left)} left'
+    self._bar.set_postfix_str(status, refresh=False)
+    self._bar.update(steps * self._batch)
+    if self._bar.disable and time.perf_counter() - self._spoke > QUIET:
+      self._spoke = time.perf_counter()
+      print(f'{row["images"]:,} images: {status}', file=sys.stderr, flush=True)
+
+
+def say(message: str):
+  """A line for the user that does not tear the progress bar."""
+  if jax.process_index() == 0:
+    tqdm.tqdm.write(message, file=sys.stderr)
+
+
+def _reopened(file, step):
+  """metrics.jsonl without the lines that a resumed run will write again."""
+  if file.exists():
+    lines = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+    temporary = file.with_suffix('.tmp')
+    temporary.write_text(''.join(f'{line}\n' for line in lines))
+    temporary.replace(file)
+  return file.open('a')
+
+
+def _step_of(line):
+  try:
+    return json.loads(line)['step']
+  except ValueError:  # the torn last line of a killed run
+    return float('inf')
+
+
+def _tensorboard(workdir):
+  if importlib.util.find_spec('tensorflow') is None:
+    return None
+  import tensorflow as tf
+
+  tf.config.set_visible_devices([], 'GPU')
+  from clu import metric_writers
+
+  return metric_writers.SummaryWriter(str(workdir))

@@ -1,0 +1,137 @@
+"""The training loop: steps, logs, checkpoints, sample grids, and leaving in good order."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import grain
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from gdm_jax import sharding
+from gdm_jax.build import System, optimizer
+from gdm_jax.training import step as training_step
+from gdm_jax.training.checkpoint import Checkpoints
+from gdm_jax.training.logger import Logger, NonFiniteError, say
+from gdm_jax.training.step import TrainState
+
+
+class TrainingError(RuntimeError):
+  """A run that cannot go on; the message says what is safe and what to try."""
+
+
+class Interrupted(Exception):
+  """The run was asked to stop by `signal`, and saved."""
+
+  def __init__(self, number: int, step: int):
+    name = signal.Signals(number).name
+    super().__init__(f'{name}: saved step {step:,}; run the same command again to go on')
+    self.signal = number
+
+
+def steps(config: ConfigDict) -> int:
+  """How many steps the run's duration takes."""
+  return -(-config.train.duration // config.train.batch)
+
+
+def start(
+  config: ConfigDict,
+  system: System,
+  iterator: grain.DatasetIterator,
+  checkpoints: Checkpoints,
+  mesh: Mesh,
+) -> TrainState:
+  """The state of the newest checkpoint, `iterator` put where it was; or a fresh one."""
+
+  def create():
+    return training_step.create(config, system, optimizer(config))
+
+  layout = sharding.everywhere(mesh)
+  if checkpoints.latest() is None:
+    return jax.jit(create, out_shardings=layout)()
+  target = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), jax.eval_shape(create)
+  )
+  state, position = checkpoints.restore(target)
+  iterator.set_state(position)
+  say(f'resumed from step {int(state.step):,}')
+  return state
+
+
+def run(
+  config: ConfigDict,
+  system: System,
+  state: TrainState,
+  iterator: grain.DatasetIterator,
+  checkpoints: Checkpoints,
+  logger: Logger,
+  mesh: Mesh,
+  draw: Callable[[TrainState, int], None],
+) -> TrainState:
+  """Trains to the end of the duration and returns the last state, saved.
+
+  draw(state, images) is called every `log.samples_every` images. Raises Interrupted after SIGINT
+  or SIGTERM, and TrainingError at a loss that is not finite, in which case nothing is saved.
+  """
+  batch, first, last = config.train.batch, int(state.step), steps(config)
+  advance = jax.jit(training_step.make(config, system, optimizer(config)), donate_argnums=0)
+
+  def save(state):
+    checkpoints.save(state, iterator.get_state(), config)
+
+  with _signals() as received:
+    for step in range(first, last):
+      with logger.waiting():
+        examples = sharding.to_devices(next(iterator), mesh)
+      state, metrics = advance(state, examples)
+      logger.add(metrics)
+      if step == first:  # compilation is over when the first step is
+        jax.block_until_ready(metrics)
+        logger.restart()
+
+      def due(every, images=(step + 1) * batch):
+        return images // every > (images - batch) // every
+
+      ending = step + 1 == last or bool(received)
+      if ending or due(config.log.every) or due(config.checkpoint.every):
+        try:
+          logger.flush()
+        except NonFiniteError as error:
+          raise TrainingError(_advice(error, config, checkpoints)) from None
+      if ending or due(config.checkpoint.every):
+        with logger.paused():
+          save(state)
+      if received:
+        raise Interrupted(received[0], step + 1)
+      if due(config.log.samples_every):
+        with logger.paused():
+          draw(state, (step + 1) * batch)
+  return state
+
+
+def _advice(error, config, checkpoints):
+  safe = checkpoints.latest()
+  kept = 'no checkpoint had been saved' if safe is None else f'the last good one is step {safe:,}'
+  return (
+    f'{error}; {kept} and stays as it is. Try a lower --config.train.learning_rate '
+    f'({config.train.learning_rate}), a longer --config.train.ramp ({config.train.ramp:,}), '
+    'or float32, in a new --workdir'
+  )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+  received: list[int] = []
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(number, previous[number])
+
+  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)

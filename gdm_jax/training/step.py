@@ -1,0 +1,92 @@
+"""The training state and the one step that changes it (Eq. 8, EDM's recipe).
+
+All randomness of a step comes from (seed, step) and is drawn for the global batch, so a run does
+not depend on the number of devices beyond float rounding, nor on where it was interrupted.
+"""
+
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from gdm_jax import losses, schedule
+from gdm_jax.build import System
+
+STREAMS = ('init', 'time', 'order', 'latent', 'dropout')
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a step changes."""
+
+  step: Int[Array, '']
+  params: dict
+  ema: dict
+  optimizer: optax.OptState
+
+
+def random_keys(seed: int, step: Int[Array, '']) -> dict[str, jax.Array]:
+  """One key for each named stream of a step."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
+
+
+def create(config: ConfigDict, system: System, optimizer: optax.GradientTransformation):
+  """The state before the first step."""
+  params = system.init(random_keys(config.seed, 0)['init'])
+  return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
+
+
+def make(
+  config: ConfigDict, system: System, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[Array, '']]]]:
+  """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
+
+  batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32 as it is, [batch, *grid, c].
+  metrics: 'loss', the batch's mean, and 'gradient', the gradient's norm.
+  """
+  c, process = config.train, system.process
+  strategies = tuple(system.strategies.values())
+
+  def step(state, batch):
+    x = to_model_units(batch['x'])
+    keys = random_keys(config.seed, state.step)
+    t = schedule.training_times(keys['time'], len(x), c.low_discrepancy)
+    plan = schedule.draw(keys['order'], strategies, len(x))
+    alpha, rate = schedule.coefficients(plan, t), schedule.rates(plan, t)
+    z = jax.random.normal(keys['latent'], x.shape, x.dtype)
+
+    def mean_loss(params):
+      def predict(x_t, alpha):
+        rngs = {'dropout': keys['dropout']}
+        return system.predict(params, x_t, alpha, train=True, rngs=rngs)
+
+      return jnp.mean(losses.loss(predict, process, x, z, alpha, rate, c.weighting))
+
+    loss, gradient = jax.value_and_grad(mean_loss)(state.params)
+    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = _ema_decay(c, state.step)
+    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+    metrics = {'loss': loss, 'gradient': optax.global_norm(gradient)}
+    return TrainState(state.step + 1, params, ema, moments), metrics
+
+  return step
+
+
+def to_model_units(x: Array) -> Float[Array, '*shape']:
+  """uint8 images in 0..255 as float32 in [-1, 1]; floats as they are."""
+  return x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
+
+
+def _ema_decay(c, step):
+  """EDM's average: a half-life in images, short at the start of training."""
+  images = step * float(c.batch)
+  halflife = (
+    jnp.minimum(float(c.ema_halflife), images * c.ema_ramp) if c.ema_ramp else c.ema_halflife
+  )
+  return 0.5 ** (c.batch / jnp.maximum(halflife, 1e-8))
