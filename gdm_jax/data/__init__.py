@@ -1,0 +1,1 @@
+"""Training data: random-access sources and the pipeline that batches them."""

@@ -1,0 +1,293 @@
+"""The DDPM++ network (Song et al. 2021) as EDM builds it (Karras et al. 2022, Table 7).
+
+Parameters carry EDM's names: `enc.16x16_block0.conv0.weight` is
+`params['enc_16x16_block0']['conv0']['kernel']`, see `params_from_reference`.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float
+
+SKIP_SCALE = math.sqrt(0.5)
+
+
+class DDPMPP(nn.Module):
+  """U-Net of residual blocks with attention, 55.7 M parameters by default (CIFAR-10, Table 7).
+
+  Parameters are float32 whatever `dtype` is; group statistics, the softmax and the angles of
+  the embedding are never narrower than float32, and neither is the output.
+
+  Attributes:
+    out_channels: channels of the output.
+    channels: width that `multipliers` multiply, one multiplier for each level of resolution.
+    blocks: residual blocks a level in the encoder; the decoder has one more.
+    attention: the resolutions (longer side of the feature map) that have self-attention.
+    dropout: probability of zeroing an activation when training; draws from the rng 'dropout'.
+    num_classes: width of `class_label`, 0 for none.
+    augment_dim: width of `augment_label`, 0 for none.
+    dtype: what activations are computed in. Under `jax_enable_x64`, float64 inputs raise
+      float32 to float64.
+  """
+
+  out_channels: int
+  channels: int = 128
+  multipliers: tuple[int, ...] = (2, 2, 2)
+  blocks: int = 4
+  attention: tuple[int, ...] = (16,)
+  dropout: float = 0.13
+  num_classes: int = 0
+  augment_dim: int = 0
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    noise_label: Float[Array, ' b'],
+    class_label: Float[Array, 'b classes'] | None = None,
+    augment_label: Float[Array, 'b augment'] | None = None,
+    train: bool = False,
+  ) -> Float[Array, 'b h w out']:
+    """Maps images to images of the same size.
+
+    Args:
+      noise_label: position in the sinusoidal embedding, made for 0..1000.
+      class_label: one-hot; None is all zeros (EDM's unconditional label).
+      augment_label: EDM's augmentation parameters; None is all zeros (not augmented).
+      train: apply dropout.
+
+    Raises:
+      ValueError: an image side is not divisible by 2 ** (len(multipliers) - 1), a label has
+        another width than the network, or a group norm cannot split its channels.
+    """
+    dtype = compute_dtype(self.dtype, x)
+    height, width = x.shape[1:3]
+    divisor = 2 ** (len(self.multipliers) - 1)
+    if height % divisor or width % divisor:
+      raise ValueError(
+        f'x has size {height}x{width}: both sides must be divisible by {divisor}, '
+        f'because {len(self.multipliers)} multipliers halve them {len(self.multipliers) - 1} times'
+      )
+    levels = [
+      (f'{height >> i}x{width >> i}', m * self.channels, max(height, width) >> i in self.attention)
+      for i, m in enumerate(self.multipliers)
+    ]
+    emb = self._embed(noise_label, class_label, augment_label, x.shape[0], dtype)
+
+    def block(x, name, channels, **options):
+      return Block(channels, self.dropout, dtype, **options, name=name)(x, emb, train)
+
+    x = conv3x3(self.channels, dtype, name=f'enc_{levels[0][0]}_conv')(x)
+    skips = [x]
+    for level, (size, channels, attends) in enumerate(levels):
+      if level > 0:
+        x = block(x, f'enc_{size}_down', x.shape[-1], resample='down')
+        skips.append(x)
+      for i in range(self.blocks):
+        x = block(x, f'enc_{size}_block{i}', channels, attention=attends)
+        skips.append(x)
+
+    for level, (size, channels, attends) in reversed(list(enumerate(levels))):
+      if level == len(levels) - 1:
+        x = block(x, f'dec_{size}_in0', x.shape[-1], attention=True)
+        x = block(x, f'dec_{size}_in1', x.shape[-1])
+      else:
+        x = block(x, f'dec_{size}_up', x.shape[-1], resample='up')
+      for i in range(self.blocks + 1):
+        x = jnp.concatenate([x, skips.pop()], axis=-1)
+        x = block(x, f'dec_{size}_block{i}', channels, attention=attends and i == self.blocks)
+
+    size = levels[0][0]
+    x = nn.silu(GroupNorm(name=f'dec_{size}_aux_norm')(x)).astype(dtype)
+    x = conv3x3(self.out_channels, dtype, gain=1e-5, name=f'dec_{size}_aux_conv')(x)
+    return x.astype(at_least_float32(dtype))
+
+  def _embed(self, noise_label, class_label, augment_label, batch, dtype):
+    noise_label = jnp.broadcast_to(noise_label, (batch,)).astype(at_least_float32(dtype))
+    emb = positional_embedding(noise_label, self.channels).astype(dtype)
+    class_label = label_or_zeros('class_label', class_label, batch, self.num_classes)
+    if self.num_classes:
+      scaled = class_label * math.sqrt(self.num_classes)
+      emb += dense(self.channels, dtype, name='map_label')(scaled)
+    augment_label = label_or_zeros('augment_label', augment_label, batch, self.augment_dim)
+    if self.augment_dim:
+      emb += dense(self.channels, dtype, use_bias=False, name='map_augment')(augment_label)
+    emb = nn.silu(dense(4 * self.channels, dtype, name='map_layer0')(emb))
+    return nn.silu(dense(4 * self.channels, dtype, name='map_layer1')(emb))
+
+
+class Block(nn.Module):
+  """Residual block of DDPM++ with optional resampling by 2 and single-head self-attention."""
+
+  channels: int
+  dropout: float
+  dtype: DTypeLike
+  resample: str | None = None
+  attention: bool = False
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e'], train: bool
+  ) -> Float[Array, 'b h2 w2 channels']:
+    resample = {None: lambda h: h, 'down': average_2x2, 'up': repeat_2x2}[self.resample]
+
+    h = nn.silu(GroupNorm(name='norm0')(x)).astype(self.dtype)
+    h = conv3x3(self.channels, self.dtype, name='conv0')(resample(h))
+    h += dense(self.channels, self.dtype, name='affine')(emb)[:, None, None]
+    h = nn.silu(GroupNorm(name='norm1')(h)).astype(self.dtype)
+    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    h = conv3x3(self.channels, self.dtype, gain=1e-5, name='conv1')(h)
+
+    if self.resample or x.shape[-1] != self.channels:
+      skip = dense(self.channels, self.dtype, name='skip')
+      # A 1x1 convolution commutes with resampling, so it runs at the smaller of the two sizes.
+      x = resample(skip(x)) if self.resample == 'up' else skip(resample(x))
+    x = (x + h) * SKIP_SCALE
+    return (x + self._attend(x)) * SKIP_SCALE if self.attention else x
+
+  def _attend(self, x):
+    batch, height, width, channels = x.shape
+    h = GroupNorm(name='norm2')(x).astype(self.dtype).reshape(batch, height * width, channels)
+    qkv = dense(3 * channels, self.dtype, gain=math.sqrt(0.2), name='qkv')(h)
+    q, k, v = jnp.split(qkv, 3, axis=-1)
+    # Not jax.nn.dot_product_attention: its softmax is float32 also for float64 inputs.
+    wide = at_least_float32(self.dtype)
+    logits = jnp.einsum('bqc,bkc->bqk', q, k, preferred_element_type=wide) / math.sqrt(channels)
+    h = jnp.einsum('bqk,bkc->bqc', nn.softmax(logits).astype(self.dtype), v)
+    return dense(channels, self.dtype, gain=1e-5, name='proj')(h).reshape(x.shape)
+
+
+class GroupNorm(nn.Module):
+  """Group normalisation with EDM's groups, min(32, channels // 4); returns at least float32.
+
+  Sums per channel and one multiply-add for each element: the activation is never reshaped
+  into groups, so that the compiler can fuse the whole into what precedes and what follows.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+    channels = x.shape[-1]
+    groups = max(1, min(32, channels // 4))
+    if channels % groups:
+      raise ValueError(f'{channels} channels cannot be split into {groups} equal groups')
+    x = x.astype(at_least_float32(x.dtype))
+
+    def group_mean(y):
+      means = y.mean((1, 2)).reshape(-1, groups, channels // groups).mean(-1)
+      return jnp.repeat(means, channels // groups, axis=-1)
+
+    mean = group_mean(x)
+    # Rounding can take the difference of two large means below zero.
+    variance = jnp.maximum(group_mean(x * x) - mean * mean, 0)
+    scale = self.param('scale', nn.initializers.ones, (channels,)) * jax.lax.rsqrt(variance + 1e-6)
+    shift = self.param('bias', nn.initializers.zeros, (channels,)) - mean * scale
+    return x * scale[:, None, None] + shift[:, None, None]
+
+
+def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Conv:
+  """3x3 convolution with zero padding and EDM's initialisation."""
+  return nn.Conv(features, (3, 3), dtype=dtype, kernel_init=_xavier(gain), **options)
+
+
+def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
+  """Linear layer over the last axis, also a 1x1 convolution, with EDM's initialisation."""
+  return nn.Dense(features, dtype=dtype, kernel_init=_xavier(gain), **options)
+
+
+def _xavier(gain):
+  return nn.initializers.variance_scaling(gain**2, 'fan_avg', 'uniform')
+
+
+def average_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:
+  """Halves both sides by averaging (resample_filter [1, 1])."""
+  batch, height, width, channels = x.shape
+  return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def repeat_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
+  """Doubles both sides by repeating the nearest pixel (resample_filter [1, 1])."""
+  batch, height, width, channels = x.shape
+  shape = (batch, height, 2, width, 2, channels)
+  x = jnp.broadcast_to(x[:, :, None, :, None], shape)
+  return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def positional_embedding(position: Float[Array, ' b'], channels: int) -> Float[Array, 'b channels']:
+  """Sines, then cosines, of angular frequencies from 1 to 1/10000, both included."""
+  half = channels // 2
+  frequencies = 1e-4 ** (np.arange(half) / (half - 1))
+  angles = position[:, None] * jnp.asarray(frequencies, position.dtype)
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def label_or_zeros(
+  name: str, label: Float[Array, 'b width'] | None, batch: int, width: int
+) -> Float[Array, 'b width']:
+  """The label after a check of its shape, or zeros where it is None."""
+  if label is None:
+    return jnp.zeros((batch, width))
+  if label.shape != (batch, width):
+    raise ValueError(f'{name} has shape {label.shape}; this network takes {(batch, width)}')
+  return label
+
+
+def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
+  """The type for sums, angles and outputs of a network that computes in `dtype`."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def compute_dtype(dtype: DTypeLike, x: Float[Array, '...']) -> jnp.dtype:
+  """`dtype`, but float64 where it is the default float32 and the input is float64."""
+  raised = jnp.dtype(dtype) == jnp.float32 and x.dtype == jnp.float64
+  return jnp.dtype(jnp.float64 if raised else dtype)
+
+
+_MODULES = re.compile(
+  r'map_(label|augment|layer[01])'
+  r'|(enc|dec)\.\d+x\d+_(conv|aux_norm|aux_conv)'
+  r'|(enc|dec)\.\d+x\d+_(down|up|in[01]|block\d+)\.(norm[012]|conv[01]|affine|skip|qkv|proj)'
+)
+
+
+def params_from_reference(weights: Mapping[str, ArrayLike]) -> dict:
+  """Parameters of `DDPMPP` from those of EDM's SongUNet, by EDM's names; dtypes are kept.
+
+  `enc.16x16_block0.conv0.weight` becomes `params['enc_16x16_block0']['conv0']['kernel']`. A
+  prefix `model.` (EDM's preconditioned network) and the `resample_filter` buffers are ignored.
+
+  Raises:
+    ValueError: a name that is not one of this network's.
+  """
+  params = {}
+  for name, value in weights.items():
+    if name.endswith('.resample_filter'):
+      continue
+    module, _, kind = name.removeprefix('model.').rpartition('.')
+    if not _MODULES.fullmatch(module) or kind not in ('weight', 'bias'):
+      raise ValueError(f"{name!r} is not a parameter of EDM's DDPM++ network")
+    leaf, value = _to_flax(module, kind, np.asarray(value))
+    node = params
+    for key in re.sub(r'^(enc|dec)\.', r'\1_', module).split('.'):
+      node = node.setdefault(key, {})
+    node[leaf] = value
+  return params
+
+
+def _to_flax(module, kind, value):
+  if module.endswith('.qkv'):
+    # The reference's output channels are [channel, (q, k, v)]; here they are [(q, k, v), channel].
+    value = value.reshape(-1, 3, *value.shape[1:]).swapaxes(0, 1).reshape(value.shape)
+  if kind == 'bias':
+    return 'bias', value
+  if value.ndim == 1:
+    return 'scale', value
+  if value.shape[2:] == (1, 1):
+    value = value[:, :, 0, 0]
+  return 'kernel', value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
