@@ -19,6 +19,7 @@ def strategy(grouping: str, groups: tuple = (), order: tuple = (), cuts: tuple =
 
 def get_config() -> ConfigDict:
   config = ConfigDict()
+  config.cpu_devices = 1  # devices that a CPU is split into; a small network uses one core of each
   config.seed = 0  # of parameters, data order, training noise and dropout
 
   data = config.data = ConfigDict()

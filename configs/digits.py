@@ -9,16 +9,17 @@ from configs import default
 def get_config():
   config = default.get_config()
   config.strategies.main = default.strategy('blocks', (2, 2))
-  config.model.update(channels=32, multipliers=(1, 2), blocks=2, attention=(4,), dropout=0.1)
+  config.cpu_devices = 2
+  config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
   config.train.update(
     batch=256,
-    duration=1_000_000,
+    duration=250_000,
     weighting='active',
     learning_rate=2e-3,
-    ramp=50_000,
+    ramp=10_000,
     anneal=True,
-    ema_halflife=50_000,
+    ema_halflife=10_000,
   )
-  config.checkpoint.every = 200_000
-  config.log.update(every=5_000, samples_every=200_000)
+  config.checkpoint.every = 50_000
+  config.log.update(every=2_560, samples_every=50_000)
   return config

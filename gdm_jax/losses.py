@@ -53,7 +53,8 @@ def _velocity(path, level, speed):
 
 def _active(path, level, speed):
   mask = (speed != 0).astype(level.dtype)
-  return mask / jnp.mean(mask, tuple(range(1, mask.ndim)), keepdims=True)
+  count = jnp.sum(mask, tuple(range(1, mask.ndim)), keepdims=True)
+  return mask * (mask[0].size / jnp.maximum(count, 1))  # 0 where a schedule leaves a gap
 
 
 def _denoising(path, level, speed):

@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
   except UsageError as error:
     return _fail(error, 2)
 
+  _split_cpu(config.cpu_devices)
   # After parsing, so that a mistyped flag and --help answer at once.
   from gdm_jax.build import ConfigError
   from gdm_jax.data.sources import DataError
@@ -88,6 +89,14 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
     raise UsageError(f'{rest[0]!r} is no flag; overrides look like --config.train.batch=64')
   folder = pathlib.Path(workdir.value or pathlib.Path('runs') / file.stem)
   return config.value, folder, mode.value, dry_run.value
+
+
+def _split_cpu(devices):
+  # XLA runs convolutions of few channels on one core, whatever there are; two devices use two.
+  if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
+    import jax
+
+    jax.config.update('jax_num_cpu_devices', devices)
 
 
 def _config_file(argv):

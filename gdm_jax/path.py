@@ -29,7 +29,7 @@ class Path:
 
 
 def _sphere_noise(alpha):
-  return jnp.sqrt(1 - alpha**2)
+  return jnp.sqrt((1 - alpha) * (1 + alpha))  # 1 - alpha**2 cancels near 1
 
 
 def _sphere_velocity(alpha):

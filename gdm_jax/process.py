@@ -33,7 +33,13 @@ class Process:
       raise ValueError(f'grouping of grid {grids[0]} with a basis of grid {grids[1]}')
 
   def coefficient_map(self, alpha: Levels) -> Float[Array, 'batch *grid 1']:
-    """diag A: the signal levels spread over the grid, in the basis's own layout."""
+    """diag A: the signal levels spread over the grid, in the basis's own layout.
+
+    Raises ValueError unless there is one level per group.
+    """
+    k = self.grouping.num_groups
+    if alpha.shape[-1] != k:
+      raise ValueError(f'{alpha.shape[-1]} signal levels for a grouping of {k} groups')
     return jnp.take(alpha, self.grouping.labels, axis=-1)[..., None]
 
   def diffuse(self, x: Data, z: Data, alpha: Levels) -> Data:

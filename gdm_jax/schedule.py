@@ -59,13 +59,17 @@ def sequential(
   batched, and both may be traced. Raises ValueError where a concrete order is no permutation of
   0..k-1 or the cuts do not ascend strictly within (0, 1).
   """
-  order = order if isinstance(order, jax.Array) else np.asarray(order)
+  traced = isinstance(order, jax.core.Tracer)
+  order = order if traced else np.asarray(order)
   k = order.shape[-1]
-  if not isinstance(order, jax.core.Tracer) and np.any(np.sort(order) != np.arange(k)):
-    raise ValueError(f'order {np.asarray(order).tolist()} is no permutation of 0..{k - 1}')
+  if not traced and np.any(np.sort(order) != np.arange(k)):
+    raise ValueError(f'order {order.tolist()} is no permutation of 0..{k - 1}')
   boundaries = _boundaries(k, cuts)
-  interval = k - 1 - jnp.argsort(order)  # of group j, counted in time
-  return Schedule(boundaries[interval], boundaries[interval + 1])
+  if traced:
+    boundaries, interval = jnp.asarray(boundaries), k - 1 - jnp.argsort(order)
+  else:
+    interval = k - 1 - np.argsort(order)  # of group j, counted in time
+  return Schedule(jnp.asarray(boundaries[interval]), jnp.asarray(boundaries[interval + 1]))
 
 
 def coefficients(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
@@ -83,14 +87,15 @@ def rates(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch
 def _boundaries(k, cuts):
   if cuts is None:
     # numpy divides; XLA would multiply by 1 / k, and a boundary l / k must be exactly that (C.1).
-    return jnp.asarray(np.arange(k + 1) / k)
-  if not isinstance(cuts, jax.core.Tracer) and (
-    len(cuts) != k - 1 or np.any(np.diff([0, *cuts, 1]) <= 0)
-  ):
+    return np.arange(k + 1) / k
+  if isinstance(cuts, jax.core.Tracer):
+    return jnp.concatenate([jnp.zeros(1), jnp.asarray(cuts, float), jnp.ones(1)])
+  boundaries = np.array([0, *cuts, 1], float)
+  if len(cuts) != k - 1 or not np.all(np.diff(boundaries) > 0):
     raise ValueError(
       f'cuts {tuple(map(float, cuts))} must be {k - 1} times ascending strictly in (0, 1)'
     )
-  return jnp.concatenate([jnp.zeros(1), jnp.asarray(cuts, float), jnp.ones(1)])
+  return boundaries
 
 
 def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
@@ -156,8 +161,8 @@ def _rows(schedule, bounds, lengths, counts, total):
   into = (row - last[piece] + counts[piece]) / jnp.maximum(counts[piece], 1)
   t = bounds[piece] - into.astype(bounds.dtype) * lengths[piece]
   levels = coefficients(schedule, t)
-  # The ends of pieces are met exactly, not up to the rounding of t.
-  return levels.at[0].set(0).at[-1].set(1)
+  # Every other boundary is a t of its own; the last is met up to rounding, so set it.
+  return levels.at[-1].set(1)
 
 
 def training_times(

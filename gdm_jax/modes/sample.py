@@ -34,7 +34,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
     jax.eval_shape(system.init, jax.random.key(0)),
   )
-  with Checkpoints(workdir, read_only=True) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     params, step = checkpoints.restore_ema(target), checkpoints.latest()
   common.make_workdir(folder)
 

@@ -14,6 +14,8 @@ from gdm_jax.training import loop
 from gdm_jax.training.checkpoint import Checkpoints, check_unchanged
 from gdm_jax.training.logger import Logger, say
 
+PATIENCE = 120.0  # seconds that a grid of samples may take
+
 
 def run(config: ConfigDict, workdir: pathlib.Path):
   """Trains to `train.duration`, from the newest checkpoint if there is one.
@@ -41,10 +43,10 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     process_count=jax.process_count(),
   )
   generator = generate.Generator(system, config.data.shape, config.sampling.solver, mesh)
-  seeds = config.sampling.seed + np.arange(config.log.grid**2)
 
   def states(state):
-    parts = generator.states(state.ema, table, seeds)
+    side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
+    parts = generator.states(state.ema, table, config.sampling.seed + np.arange(side**2))
     total = len(generate.pieces(table))
     return tqdm.tqdm(parts, 'samples', total, leave=False, disable=None if primary else True)
 
@@ -69,3 +71,13 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     figures.animate(workdir / 'generation.gif', pictures)
     figures.plot_loss(workdir / 'loss.png', workdir / 'metrics.jsonl')
   say(f'see {workdir}/samples.png, generation.gif and loss.png')
+
+
+def _affordable(side: int, steps: int, images_per_second: float) -> int:
+  """The side of a grid of samples that takes no longer than PATIENCE: a training image costs
+  about three evaluations of the network."""
+  most = int((PATIENCE * 3 * images_per_second / steps) ** 0.5) if images_per_second < 1e9 else side
+  if most < side:
+    side = max(most, 1)
+    say(f'this machine is slow for this network: drawing {side**2} samples, --mode=sample has more')
+  return side

@@ -16,7 +16,7 @@ import gdm_jax
 from gdm_jax.build import ConfigError
 from gdm_jax.training.step import TrainState
 
-FREE = ('log.', 'checkpoint.', 'sampling.', 'data.data_dir', 'data.memory_gib')
+FREE = ('cpu_devices', 'log.', 'checkpoint.', 'sampling.', 'data.data_dir', 'data.memory_gib')
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
@@ -25,14 +25,20 @@ PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 class Checkpoints:
   """The checkpoints of one workdir; a context manager that waits for pending writes."""
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 3, read_only: bool = False):
+  def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    """keep: how many to keep when saving; None only reads, and leaves unfinished writes alone."""
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, read_only=read_only, cleanup_tmp_directories=not read_only
+      max_to_keep=keep, cleanup_tmp_directories=keep is not None
     )
     self._manager = ocp.CheckpointManager(
       (workdir / 'checkpoints').absolute(),
       options=options,
-      item_names=('ema', 'state', 'data', 'about'),
+      item_handlers={
+        'ema': ocp.StandardCheckpointHandler(),
+        'state': ocp.StandardCheckpointHandler(),
+        'data': ocp.JsonCheckpointHandler(),
+        'about': ocp.JsonCheckpointHandler(),
+      },
     )
 
   def __enter__(self):

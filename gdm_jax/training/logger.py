@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 QUIET = 20.0  # seconds between lines where there is no terminal
+STALE = 30.0  # seconds after which a slow run is logged although its interval is not over
 
 
 class NonFiniteError(FloatingPointError):
@@ -37,6 +38,7 @@ class Logger:
     self._seconds = self._waited = 0.0
     self._started = time.perf_counter()
     self._step, self._spoke = step, 0.0
+    self.images_per_second = float('inf')  # of the last interval
     self._writer = None
     if primary:
       self._file = _reopened(workdir / 'metrics.jsonl', step)
@@ -77,6 +79,10 @@ class Logger:
     yield
     self._waited += time.perf_counter() - start
 
+  def stale(self) -> bool:
+    """Whether the user has waited long for a sign of life."""
+    return self._seconds + time.perf_counter() - self._started > STALE
+
   def add(self, metrics: dict[str, jax.Array]):
     """The metrics of one step, left on the devices."""
     self._pending.append(metrics)
@@ -94,11 +100,12 @@ class Logger:
           raise NonFiniteError(self._step + i + 1, name, value[i])
     self._step += steps
     elapsed = self._seconds + time.perf_counter() - self._started
+    self.images_per_second = steps * self._batch / elapsed
     row = {
       'step': self._step,
       'images': self._step * self._batch,
       **{key: float(v.mean()) for key, v in values.items()},
-      'images_per_second': steps * self._batch / elapsed,
+      'images_per_second': self.images_per_second,
       'waiting_for_data': self._waited / elapsed,
     }
     self.restart()

@@ -80,6 +80,8 @@ def run(
   def save(state):
     checkpoints.save(state, iterator.get_state(), config)
 
+  if first < last:
+    say('compiling the training step')
   with _signals() as received:
     for step in range(first, last):
       with logger.waiting():
@@ -94,7 +96,7 @@ def run(
         return images // every > (images - batch) // every
 
       ending = step + 1 == last or bool(received)
-      if ending or due(config.log.every) or due(config.checkpoint.every):
+      if ending or due(config.log.every) or due(config.checkpoint.every) or logger.stale():
         try:
           logger.flush()
         except NonFiniteError as error:

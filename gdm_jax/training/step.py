@@ -47,7 +47,7 @@ def make(
   """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
 
   batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32 as it is, [batch, *grid, c].
-  metrics: 'loss', the batch's mean, and 'gradient', the gradient's norm.
+  metrics: 'loss', the batch's mean, and 'gradient_norm'.
   """
   c, process = config.train, system.process
   strategies = tuple(system.strategies.values())
@@ -68,14 +68,25 @@ def make(
       return jnp.mean(losses.loss(predict, process, x, z, alpha, rate, c.weighting))
 
     loss, gradient = jax.value_and_grad(mean_loss)(state.params)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    decay = _ema_decay(c, state.step)
-    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-    metrics = {'loss': loss, 'gradient': optax.global_norm(gradient)}
-    return TrainState(state.step + 1, params, ema, moments), metrics
+    return update(config, optimizer, state, loss, gradient)
 
   return step
+
+
+def update(
+  config: ConfigDict,
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  loss: Float[Array, ''],
+  gradient: dict,
+) -> tuple[TrainState, dict[str, Float[Array, '']]]:
+  """Parameters, optimizer and EMA after one gradient; the metrics of `make`."""
+  updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  decay = _ema_decay(config.train, state.step)
+  ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+  metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradient)}
+  return TrainState(state.step + 1, params, ema, moments), metrics
 
 
 def to_model_units(x: Array) -> Float[Array, '*shape']:

@@ -1,0 +1,21 @@
+"""A 2-D Gaussian mixture, first one coordinate, then the other (Fig. 1a).
+
+  python -m gdm_jax.main --config=configs/toy_2d.py
+
+k = d = 2: every coordinate is a group, the order is drawn at random for every example.
+"""
+
+from configs import default
+
+
+def get_config():
+  config = default.get_config()
+  config.data.update(name='mixture', shape=(2, 1))
+  config.strategies.main = default.strategy('elements')
+  config.model.update(name='mlp', channels=256, blocks=4)
+  config.train.update(
+    batch=1024, duration=4_000_000, ramp=100_000, anneal=True, ema_halflife=200_000
+  )
+  config.checkpoint.every = 1_000_000
+  config.log.update(every=40_000, samples_every=1_000_000, grid=64)
+  return config

@@ -1,0 +1,83 @@
+"""What a training step costs beside its network: times both, on this machine.
+
+  python -m experiments.step_cost --config=configs/cifar10_cdm.py --config.train.batch=8
+
+Compares the whole step (times, schedules, diffusion, loss, network, Adam, EMA) with a step whose
+noised input, signal levels and target are given, so that the difference is what the groups cost;
+then reads the data pipeline alone. Programs take turns; the medians and quartiles are printed.
+Run it on an idle machine.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from gdm_jax import build, main, sharding
+from gdm_jax.data import pipeline
+from gdm_jax.modes import common
+from gdm_jax.training import step as training_step
+
+REPEATS = 15
+
+
+def run(config):
+  """Prints the seconds of both steps and of a batch of data, and their ratios, as JSON."""
+  system, optimizer = build.system(config), build.optimizer(config)
+  mesh = sharding.mesh()
+  iterator = pipeline.batches(common.load(config), config.train.batch, config.seed)
+  batch = sharding.to_devices(next(iterator), mesh)
+  state = jax.jit(lambda: training_step.create(config, system, optimizer))()
+
+  whole = jax.jit(training_step.make(config, system, optimizer))
+  bare = jax.jit(_bare_step(config, system, optimizer))
+  x = training_step.to_model_units(batch['x'])
+  alpha = jnp.full((len(x), system.process.grouping.num_groups), 0.5)
+
+  times = {'whole': [], 'network': []}
+  for repeat in range(REPEATS + 1):
+    for name, f, args in (('whole', whole, (batch,)), ('network', bare, (x, x, alpha))):
+      start = time.perf_counter()
+      jax.block_until_ready(f(state, *args))
+      if repeat:  # the first time compiles
+        times[name].append(time.perf_counter() - start)
+  start = time.perf_counter()
+  for _ in range(REPEATS):
+    sharding.to_devices(next(iterator), mesh)
+  data = (time.perf_counter() - start) / REPEATS
+
+  median = {name: statistics.median(t) for name, t in times.items()}
+  ratios = [w / n for w, n in zip(times['whole'], times['network'], strict=True)]
+  quartiles = statistics.quantiles(ratios, n=4)
+  report = {
+    'device': jax.devices()[0].device_kind,
+    'batch': config.train.batch,
+    'seconds_whole_step': median['whole'],
+    'seconds_network_step': median['network'],
+    'groups_over_network': [q - 1 for q in quartiles],
+    'seconds_of_data_per_batch': data,
+    'data_over_step': data / median['whole'],
+  }
+  print(json.dumps(report, indent=2))
+
+
+def _bare_step(config, system, optimizer):
+  """The training step without anything that is GDM: input, levels and target are given."""
+
+  def loss(params, x_t, target, alpha, key):
+    u = system.predict(params, x_t, alpha, train=True, rngs={'dropout': key})
+    return jnp.mean((target - u) ** 2)
+
+  def step(state, x_t, target, alpha):
+    key = training_step.random_keys(config.seed, state.step)['dropout']
+    value, gradient = jax.value_and_grad(loss)(state.params, x_t, target, alpha, key)
+    return training_step.update(config, optimizer, state, value, gradient)
+
+  return step
+
+
+if __name__ == '__main__':
+  run(main.parse(sys.argv)[0])

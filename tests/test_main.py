@@ -1,0 +1,185 @@
+"""The command: errors that name the key, and images that depend on their seed alone."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gdm_jax import main
+from tests import runs
+
+TFDS = f'--config.data.data_dir={runs.ROOT}/tests/data/tfds'
+
+BAD = {
+  'unknown key': (['--config.train.bach=3'], '--config.train.bach=3: no such key'),
+  'unknown section': (['--config.foo.bar=3'], '--config.foo.bar=3: no such key'),
+  'not a number': (['--config.train.batch=many'], "'many'"),
+  'zero batch': (['--config.train.batch=0'], 'train.batch = 0 must be positive'),
+  'k larger than the axis': (
+    ['--config.strategies.main.groups=9,2'],
+    'strategies.main.groups = (9, 2): 9 groups along axis 0 of length 8',
+  ),
+  'wrong number of parts': (['--config.strategies.main.groups=3'], 'strategies.main.groups = (3,)'),
+  'unknown grouping': (['--config.strategies.main.grouping=row'], "grouping = 'row': there are"),
+  'order with a repeat': (
+    ['--config.strategies.main.order=0,1,1,3'],
+    'strategies.main.order = (0, 1, 1, 3): order [0, 1, 1, 3] is no permutation',
+  ),
+  'order too short': (['--config.strategies.main.order=1,0'], 'strategies.main.order = (1, 0)'),
+  'sampling order': (['--config.sampling.order=0,0,1,2'], 'sampling.order = (0, 0, 1, 2)'),
+  'cuts not ascending': (
+    ['--config.strategies.main.cuts=0.5,0.4,0.9'],
+    'strategies.main.cuts = (0.5, 0.4, 0.9)',
+  ),
+  'cuts outside': (['--config.sampling.cuts=0.5,0.7,1.5'], 'sampling.cuts = (0.5, 0.7, 1.5)'),
+  'fewer steps than groups': (['--config.sampling.steps=3'], 'sampling.steps = (3,): steps = 3'),
+  'steps for other groups': (['--config.sampling.steps=3,4'], 'sampling.steps = (3, 4)'),
+  'unknown solver': (['--config.sampling.solver=rk9'], "solver 'rk9' is unknown; there are euler"),
+  'unknown strategy': (['--config.sampling.strategy=x'], "sampling.strategy = 'x': there are main"),
+  'unknown weighting': (['--config.train.weighting=x'], "train.weighting = 'x': there are"),
+  'unknown path': (['--config.path=x'], "path = 'x': there are linear"),
+  'unknown data': (['--config.data.name=mnist'], "data.name='mnist'"),
+  'data that is not there': (
+    ['--config.data.name=tfds:svhn_cropped', TFDS],
+    'tfds build svhn_cropped',
+  ),
+  'images of another size': (['--config.data.shape=(16,16,1)'], 'data.shape'),
+  'a grid that cannot be halved': (
+    ['--config.data.shape=(9,8,1)', '--config.model.multipliers=1,1'],
+    'data.shape = (9, 8, 1)',
+  ),
+  'unknown mode': (['--mode=paint'], '--mode=paint'),
+  'unknown flag': (['--wrkdir=x'], 'wrkdir'),
+  'no flag': (['train'], "'train' is no flag"),
+  'no checkpoint': (['--mode=sample'], 'holds no checkpoint; train first'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_names_the_key_and_writes_nothing(name, tmp_path, capsys):
+  overrides, wanted = BAD[name]
+  workdir = tmp_path / 'run'
+  assert main.main(['', *runs.arguments(workdir, *overrides)]) == 2
+  output = capsys.readouterr()
+  assert wanted in output.err
+  assert len(output.err.strip().splitlines()) <= 2
+  assert not output.out
+  assert not workdir.exists()
+
+
+def test_missing_config(capsys):
+  assert main.main(['', '--config=configs/nothing.py']) == 2
+  assert '--config=configs/nothing.py: no such file' in capsys.readouterr().err
+  assert main.main(['', '--mode=train']) == 2
+  assert '--config is missing' in capsys.readouterr().err
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
+  (tmp_path / 'file').write_text('not a folder')
+  workdir = tmp_path / 'file' / 'run'
+  assert main.main(['', *runs.arguments(workdir)]) == 2
+  assert f'--workdir={workdir} cannot be written' in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_divide_over_the_devices(tmp_path):
+  result = runs.command(*runs.arguments(tmp_path / 'run', '--config.train.batch=12'), devices=8)
+  assert result.returncode == 2
+  assert result.stderr == 'error: train.batch = 12 does not divide over 8 devices\n'
+
+
+def test_help_and_dry_run(tmp_path, capsys):
+  assert main.main(['', '--help']) == 0
+  assert '--config.KEY' in capsys.readouterr().out
+  workdir = tmp_path / 'run'
+  assert main.main(['', *runs.arguments(workdir, '--dry_run')]) == 0
+  output = capsys.readouterr().out
+  assert 'learning_rate: 0.002' in output
+  assert 'enc_8x8_conv/kernel' in output
+  assert 'GFLOP an image' in output
+  assert not workdir.exists()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  assert main.main(['', *runs.arguments(workdir, steps=8)]) == 0
+  return workdir
+
+
+def _samples(workdir, *overrides, devices=1):
+  args = runs.arguments(workdir, '--mode=sample', *overrides, steps=8)
+  result = runs.command(*args, devices=devices)
+  assert result.returncode == 0, result.stderr
+  files = sorted((workdir / 'samples').glob('0*.png'))
+  images = {int(f.stem): np.asarray(Image.open(f)).astype(int) for f in files}
+  for file in files:
+    file.unlink()
+  return images
+
+
+def test_an_image_depends_on_its_seed_alone(trained):
+  one = _samples(trained, '--config.sampling.num=20', '--config.sampling.batch=20')
+  assert sorted(one) == list(range(20))
+  assert one[3].shape == (8, 8)
+  assert np.abs(one[0] - one[1]).max() > 20
+  seven = _samples(trained, '--config.sampling.num=20', '--config.sampling.batch=7')
+  eight = _samples(trained, '--config.sampling.num=20', '--config.sampling.batch=8', devices=8)
+  later = _samples(trained, '--config.sampling.num=3', '--config.sampling.seed=17')
+  for other in (seven, eight, later):
+    assert max(np.abs(image - one[seed]).max() for seed, image in other.items()) <= 1
+  assert sorted(later) == [17, 18, 19]
+  assert (trained / 'samples' / 'grid.png').exists()
+
+
+@pytest.mark.parametrize(
+  ('config', 'overrides'),
+  [
+    ('toy_2d', []),
+    ('cifar10_strategies', [TFDS, '--config.data.name=tfds:cifar10']),
+    ('cifar10_blockwise', [TFDS, '--config.model.dtype=bfloat16']),
+    (
+      'digits',
+      [
+        '--config.basis.name=blur',
+        '--config.strategies.main.grouping=bands',
+        '--config.strategies.main.groups=4,16',
+        '--config.path=variance_preserving',
+        '--config.train.weighting=unweighted',
+        '--config.sampling.solver=heun',
+      ],
+    ),
+  ],
+)
+def test_real_configs_shrunk_train_and_sample(config, overrides, tmp_path):
+  workdir = tmp_path / 'run'
+  args = runs.arguments(
+    workdir, '--config.sampling.steps=9', '--config.log.grid=1', *overrides, config=config, steps=1
+  )
+  assert main.main(['', *args]) == 0
+  assert main.main(['', *args, '--mode=sample', '--config.sampling.num=3']) == 0
+  assert np.isfinite([row['loss'] for row in runs.metrics(workdir)]).all()
+  assert json.loads((workdir / 'config.json').read_text())['train']['batch'] == runs.BATCH
+  assert Image.open(workdir / 'samples.png').width > 8
+  assert (workdir / 'samples' / 'grid.png').exists()
+
+
+def test_training_needs_no_tensorflow(tmp_path):
+  (tmp_path / 'tensorflow').mkdir()
+  (tmp_path / 'tensorflow' / '__init__.py').write_text('raise SystemExit("tensorflow imported")')
+  code = (
+    'import sys; from gdm_jax import main; from gdm_jax.modes import train, sample, describe; '
+    'assert "tensorflow" not in sys.modules'
+  )
+  import subprocess
+
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=runs.ROOT,
+    env=runs.environment(PYTHONPATH=str(tmp_path)),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
