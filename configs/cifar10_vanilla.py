@@ -16,5 +16,5 @@ from configs import default
 def get_config():
   config = default.get_config()
   config.data.update(name='tfds:cifar10', shape=(32, 32, 3), flip=True)
-  config.train.anneal = True
+  config.train.anneal = config.train.duration
   return config

@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
   train.low_discrepancy = True  # training times on a comb over the batch, else independent
   train.learning_rate = 1e-3  # of Adam, after the ramp
   train.ramp = 10_000_000  # images over which the learning rate rises from 0
-  train.anneal = False  # fall linearly to 0 at `duration`
+  train.anneal = 0  # images at which the rate, falling linearly, reaches 0; 0: it does not fall
   train.ema_halflife = 500_000  # images after which old parameters weigh half in the average
   train.ema_ramp = 0.05  # the half-life is at most this fraction of the images seen; 0: no ramp
 

@@ -12,12 +12,11 @@ def get_config():
   config.cpu_devices = 2
   config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
   config.train.update(
-    batch=256,
-    duration=250_000,
+    batch=128,
+    duration=200_000,
     weighting='active',
     learning_rate=2e-3,
     ramp=10_000,
-    anneal=True,
     ema_halflife=10_000,
   )
   config.checkpoint.every = 50_000

@@ -90,13 +90,16 @@ def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Arr
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-  """Adam with EDM's learning rate: a linear ramp-up and, if asked, a linear fall to zero."""
+  """Adam with EDM's learning rate: a linear ramp-up and, if asked, a linear fall to zero.
+
+  It depends on the step alone, so that lengthening a run does not change its beginning.
+  """
   c = config.train
 
   def learning_rate(step):
     images = (step + 1) * float(c.batch)
     rate = c.learning_rate * jnp.minimum(images / max(c.ramp, 1), 1)
-    return rate * jnp.maximum(1 - step * float(c.batch) / c.duration, 0) if c.anneal else rate
+    return rate * jnp.maximum(1 - step * float(c.batch) / c.anneal, 0) if c.anneal else rate
 
   return optax.adam(learning_rate)
 
@@ -157,6 +160,11 @@ def _check(config):
     for key in keys:
       if not config[section][key] > 0:
         raise ConfigError(f'{section}.{key} = {config[section][key]} must be positive')
+  if 0 < config.train.anneal < config.train.duration:
+    raise ConfigError(
+      f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '
+      f'= {config.train.duration}: must be 0 or at least that'
+    )
   choices = {
     'path': (config.path, tuple(path.PATHS)),
     'train.weighting': (config.train.weighting, tuple(losses.WEIGHTINGS)),

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
   if {'--help', '-h', '-help', '--helpfull'} & set(argv[1:]) or len(argv) == 1:
     print(__doc__.strip())
     return 0
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     config, workdir, mode, dry_run = parse(argv)
@@ -71,14 +71,18 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
   """Config, workdir, mode and dry run of a command line. Raises UsageError."""
+  file, others = _config_file(argv)
+  # ml_collections wants the file before the overrides, and would join tuples that are given twice.
+  last = {argument.split('=')[0]: argument for argument in others}
+  argv = [argv[0], f'--config={file}', *last.values()]
+  sys.path.append(str(file.resolve().parent.parent))  # configs import each other
   values = flags.FlagValues()
-  config = config_flags.DEFINE_config_file('config', None, 'The run.', flag_values=values)
+  config = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
   workdir = flags.DEFINE_string('workdir', None, 'Output folder.', flag_values=values)
   mode = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.', flag_values=values)
   dry_run = flags.DEFINE_bool('dry_run', False, 'Only describe.', flag_values=values)
-  file = _config_file(argv)
   try:
-    rest = values(list(argv))[1:]
+    rest = values(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     raise UsageError(str(error)) from None
   except flags.Error as error:
@@ -100,23 +104,29 @@ def _split_cpu(devices):
 
 
 def _config_file(argv):
-  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+  """The config's file, and the arguments without it."""
+  for i, argument in enumerate(argv):
     if match := re.fullmatch(r'--?config(?:=(.*))?', argument):
-      file = pathlib.Path(match[1] or following)
+      following = argv[i + 1 : i + 2] if match[1] is None else []
+      file = pathlib.Path(match[1] or ''.join(following))
       if not file.is_file():
         raise UsageError(f'--config={file}: no such file; see configs/')
-      return file
+      return file, [*argv[1:i], *argv[i + 1 + len(following) :]]
   raise UsageError('--config is missing, e.g. --config=configs/digits.py (--help explains)')
 
 
 def _bad_override(argv, error):
-  # ml_collections names only the last part of a wrong key.
-  text = ' '.join(str(error.args[0]).split())
+  # ml_collections names only the wrong part of a key, as the first word.
+  text = str(error.args[0])
+  wrong = re.search(r'\w+', text)[0]
   for argument in argv:
     parts = argument.split('=')[0].removeprefix('--config.').split('.')
-    if argument.startswith('--config.') and any(f"'{part}'" in text for part in parts):
-      return f'{argument}: no such key; configs/default.py lists them'
-  return f'--config.*: {text}'
+    if argument.startswith('--config.') and wrong in parts:
+      hint = re.search(r'Did you mean "(\w+)"', text)
+      return f'{argument}: no such key; ' + (
+        f'did you mean {hint[1]}?' if hint else 'configs/default.py lists them'
+      )
+  return text
 
 
 def _fail(error, code):

@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_network_is_refused(unbroken, capsys):
 
 def test_learning_rate_ramps_up_and_anneals():
   config = default.get_config()
-  config.train.update(batch=100, duration=10_000, ramp=1_000, learning_rate=0.5, anneal=True)
+  config.train.update(batch=100, ramp=1_000, learning_rate=0.5, anneal=10_000)
   optimizer = build.optimizer(config)
   params = {'w': jnp.zeros(3)}
   moments = optimizer.init(params)
