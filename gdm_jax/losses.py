@@ -28,7 +28,8 @@ def loss(
   `schedule.rates`), [batch, k].
   weighting:
     'unweighted': || x - z - u ||^2 (Eq. 8, 16).
-    'velocity': || A' (x - z - u) ||^2 (Eq. 7), with the path's factor where it is not linear.
+    'velocity': || A' (x - z - u) ||^2 (Eq. 7), with the path's factor where it is not linear;
+      heavy-tailed for the variance preserving path, whose velocity is unbounded near alpha = 1.
     'active': || x - z - u ||^2 over the elements of the groups now diffusing, their mean.
     'denoising': || x - x^ ||^2, lambda(t) = 1 (Eq. 3), x^ being the data that u implies.
 
@@ -46,8 +47,10 @@ def loss(
 
 
 def _velocity(path, level, speed):
-  # Zero where nothing moves, also where the path's own factor is infinite (alpha = 1).
-  factor = path.velocity(jnp.where(speed != 0, level, 0))
+  # The factor of a curved path is infinite at alpha = 1: where nothing moves the weight is zero,
+  # elsewhere the level stays the last float below.
+  below = 1 - jnp.finfo(level.dtype).eps
+  factor = path.velocity(jnp.where(speed != 0, jnp.minimum(level, below), 0))
   return (speed * factor) ** 2
 
 

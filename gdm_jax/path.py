@@ -1,7 +1,9 @@
 """Paths: how signal and noise mix at a signal level alpha, x_t = a x + b z.
 
 Every path is the linear one in disguise: with s = a + b and tau = a / s, the point y = x_t / s
-moves along dy = u dtau, where u = x - z. So a path needs only a and b to be integrated.
+moves along dy = u dtau, where u = x - z. So a path needs only a and b to be integrated. Note that
+rows even in alpha are even in tau for the linear path alone: on the variance preserving one a
+solver shows its full order in tau, and less of it in alpha near 1.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Shapes: table [N + 1, k], z and x [batch, *grid, channels]; `predict(x_t, alpha[batch, k]) -> u` is
 any callable. Another order, other intervals, other step counts are other tables for the same
-compiled program.
+compiled program: wrap the call in `jax.jit`, with tables and latents as arguments.
 """
 
 import jax
@@ -59,7 +59,8 @@ def complete(
   """Data whose `groups` are those of `known`, the rest generated from z given them.
 
   The table must generate the given groups first; generation starts on the row where they are
-  clean, so a concrete table costs only the remaining rows. Raises ValueError where a concrete
+  clean, so a concrete table costs only the remaining rows; a traced one is walked whole and is
+  not checked. Raises ValueError where a concrete
   table has another group under way before the given ones are clean.
   """
   given = np.zeros(table.shape[-1], bool)

@@ -108,9 +108,11 @@ def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows 
     overlap, a "group" is a piece of time between neighbouring boundaries.
 
   Traceable in the schedule when `steps` is a total, hence `jax.vmap(table, (0, None))` for many
-  orders. Raises ValueError where a concrete schedule has more pieces than steps, or not one
-  number per piece.
+  orders. Raises ValueError for a batch of schedules, and where a concrete schedule has more pieces
+  than steps or not one number per piece.
   """
+  if schedule.start.ndim != 1:
+    raise ValueError(f'table: a batch of schedules, {schedule.start.shape}; use jax.vmap')
   bounds, lengths = _pieces(schedule)
   concrete = not isinstance(lengths, jax.core.Tracer)
 

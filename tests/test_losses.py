@@ -167,3 +167,12 @@ def test_unknown_weighting_is_named_with_the_known_ones():
     match="weighting 'snr' is unknown; there are unweighted, velocity, active, denoising",
   ):
     losses.loss(None, PROCESSES['linear pixel'], x, x, np.ones((1, 3)), np.ones((1, 3)), 'snr')
+
+
+def test_velocity_of_a_curved_path_is_finite_where_the_level_rounds_to_one():
+  gdm = Process(grouping.whole((2,)), bases.pixel((2,)), paths.variance_preserving)
+  x = jnp.ones((1, 2, 1), jnp.float32)
+  alpha, rate = jnp.ones((1, 1), jnp.float32), -jnp.ones((1, 1), jnp.float32)
+  value = losses.loss(lambda x_t, alpha: 0 * x_t, gdm, x, -x, alpha, rate, 'velocity')
+  assert np.isfinite(value).all()
+  assert value[0] > 1e5  # the weight is 1 / (b (a + b)), squared

@@ -320,3 +320,9 @@ def test_misuse_of_table_is_named_with_its_value(steps, message):
 def test_steps_per_group_need_a_concrete_schedule():
   with pytest.raises(ValueError, match='need a concrete schedule'):
     jax.jit(lambda plan: schedule.table(plan, (1, 2)))(schedule.sequential((0, 1)))
+
+
+def test_a_batch_of_schedules_is_refused():
+  orders = np.array([[0, 1], [1, 0]])
+  with pytest.raises(ValueError, match=r'batch of schedules, \(2, 2\); use jax.vmap'):
+    schedule.table(schedule.sequential(orders), 4)
