@@ -28,7 +28,9 @@ def run(config):
   """Prints the seconds of both steps and of a batch of data, and their ratios, as JSON."""
   system, optimizer = build.system(config), build.optimizer(config)
   mesh = sharding.mesh()
-  iterator = pipeline.batches(common.load(config), config.train.batch, config.seed)
+  iterator = pipeline.batches(
+    common.load(config), config.train.batch, config.seed, flip=config.data.flip
+  )
   batch = sharding.to_devices(next(iterator), mesh)
   state = jax.jit(lambda: training_step.create(config, system, optimizer))()
 
@@ -80,4 +82,6 @@ def _bare_step(config, system, optimizer):
 
 
 if __name__ == '__main__':
-  run(main.parse(sys.argv)[0])
+  settings = main.parse(sys.argv)[0]
+  main.split_cpu(settings.cpu_devices)
+  run(settings)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -14,6 +15,15 @@ from gdm_jax import basis, grouping, losses, path, schedule, solvers
 from gdm_jax.models import ddpmpp, mlp
 from gdm_jax.process import Data, Process
 from gdm_jax.schedule import Strategy
+
+POSITIVE = (
+  *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
+  *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
+  *('sampling.num', 'sampling.batch', 'model.channels', 'model.blocks', 'data.memory_gib'),
+)
+NATURAL = ('seed', 'sampling.seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'model.dropout')
+WHOLE = ('data.shape', 'model.multipliers', 'model.attention', 'sampling.steps')
+MAYBE_EMPTY = ('model.attention',)
 
 NOISE_LABELS = 1000  # DDPM++'s embedding of the noise level was made for 0..1000
 
@@ -61,7 +71,10 @@ def system(config: ConfigDict) -> System:
   levels = refined.num_groups if config.basis.name != 'pixel' else 0
   network = _network(config.model, grid, channels, levels)
   predict = _predictor(network, process, config.model.space)
-  return System(process, strategies, network, predict)
+  built = System(process, strategies, network, predict)
+  with _naming('model', config.model.to_dict()):
+    jax.eval_shape(built.init, jax.random.key(0))
+  return built
 
 
 def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Array, 'rows k']:
@@ -126,6 +139,8 @@ def _grouping(key, c, grid, base):
     'elements': lambda: grouping.elements(grid),
     'bands': lambda *edges: grouping.bands(base, edges),
   }
+  if c.grouping == 'bands' and not base.factors:
+    raise ConfigError(f"{key}.grouping = 'bands' needs a frequency basis, not basis.name = 'pixel'")
   if c.grouping not in builders:
     raise ConfigError(f'{key}.grouping = {c.grouping!r}: there are {", ".join(builders)}')
   try:
@@ -150,16 +165,24 @@ def _strategy(key, c, indices):
 
 def _check(config):
   """Ranges and choices that no builder would notice before training."""
-  positive = {
-    'train': ('batch', 'duration', 'learning_rate', 'ema_halflife'),
-    'checkpoint': ('every', 'keep'),
-    'log': ('every', 'samples_every', 'grid'),
-    'sampling': ('num', 'batch'),
-  }
-  for section, keys in positive.items():
-    for key in keys:
-      if not config[section][key] > 0:
-        raise ConfigError(f'{section}.{key} = {config[section][key]} must be positive')
+  for key in POSITIVE + NATURAL:
+    value = get(config, key)
+    if not (value > 0 or (value == 0 and key in NATURAL)) or value == float('inf'):
+      raise ConfigError(f'{key} = {value} must be positive' + ' or 0' * (key in NATURAL))
+  for key in WHOLE:
+    value = get(config, key)
+    if not all(isinstance(n, int) and n > 0 for n in value) or not (value or key in MAYBE_EMPTY):
+      raise ConfigError(f'{key} = {value} must be positive whole numbers')
+  if len(config.data.shape) < 2:
+    raise ConfigError(f'data.shape = {config.data.shape} must be (*grid, channels)')
+  if not config.model.dropout < 1:
+    raise ConfigError(f'model.dropout = {config.model.dropout} must be below 1')
+  if config.data.flip and len(config.data.shape) != 3:
+    raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
+  if config.sampling.seed + config.sampling.num > 2**32:
+    raise ConfigError(f'sampling.seed = {config.sampling.seed} leaves the seeds, 0 to 2**32 - 1')
+  if config.basis.name == 'pixel' and config.model.space == 'frequency':
+    raise ConfigError("model.space = 'frequency' needs a frequency basis, not basis.name = 'pixel'")
   if 0 < config.train.anneal < config.train.duration:
     raise ConfigError(
       f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '
@@ -218,6 +241,13 @@ def _predictor(network, process, space):
     return apply(x_t, params, alpha, train, rngs)
 
   return predict
+
+
+def get(config: ConfigDict, key: str):
+  """The value of a dotted key."""
+  for part in key.split('.'):
+    config = config[part]
+  return config
 
 
 @contextlib.contextmanager

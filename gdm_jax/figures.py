@@ -62,6 +62,8 @@ def animate(file: pathlib.Path, pictures: Sequence[Picture], seconds: float = 4.
 def plot_loss(file: pathlib.Path, metrics: pathlib.Path):
   """The training loss of a metrics.jsonl against millions of images."""
   rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+  if not rows:
+    return
   images, loss = (np.array([r[key] for r in rows if 'loss' in r]) for key in ('images', 'loss'))
   figure, axes = plt.subplots(figsize=(6, 3.5), dpi=120, layout='constrained')
   axes.plot(images / 1e6, loss, lw=0.5, alpha=0.4, color='tab:blue')

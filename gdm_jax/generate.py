@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from gdm_jax import sampling, sharding
 from gdm_jax.build import System
 
-PIECE = 16  # rows of a table per dispatched program: few enough to stop on Ctrl-C
+PIECE = 16  # steps of a table per dispatched program: few enough to show progress and to stop
 
 
 class Generator:
@@ -33,12 +33,17 @@ class Generator:
     self._gather = jax.jit(lambda x: x, out_shardings=everywhere)
 
   def states(
-    self, params: dict, table: Float[Array, 'rows k'], seeds: Int[np.ndarray, ' batch']
+    self,
+    params: dict,
+    table: Float[Array, 'rows k'],
+    seeds: Int[np.ndarray, ' batch'],
+    piece: int = PIECE,
   ) -> Iterator[Float[np.ndarray, 'batch *grid c']]:
-    """The state of every image after each piece of the table; the last one is the data."""
+    """The state of every image: its latent, then after each piece; the last one is the data."""
     padded = np.resize(seeds, -(-len(seeds) // self._devices) * self._devices)
     x = self._latents(padded.astype(np.uint32))
-    for rows in pieces(table):
+    yield np.asarray(self._gather(x))[: len(seeds)]
+    for rows in pieces(table, piece):
       x = self._walk(params, rows, x)
       yield np.asarray(self._gather(x))[: len(seeds)]
 
@@ -49,9 +54,9 @@ class Generator:
     return final
 
 
-def pieces(table: Float[Array, 'rows k']) -> list[Float[Array, 'piece k']]:
-  """The table cut into equal runs of at most PIECE steps, neighbours sharing a row."""
+def pieces(table: Float[Array, 'rows k'], most: int = PIECE) -> list[Float[Array, 'piece k']]:
+  """The table cut into equal runs of at most that many steps, neighbours sharing a row."""
   table = np.asarray(table)
   steps = len(table) - 1
-  size = max(n for n in range(1, PIECE + 1) if steps % n == 0)
+  size = max(n for n in range(1, most + 1) if steps % n == 0)
   return [table[i : i + size + 1] for i in range(0, steps, size)]

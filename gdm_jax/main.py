@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
   except UsageError as error:
     return _fail(error, 2)
 
-  _split_cpu(config.cpu_devices)
+  split_cpu(config.cpu_devices)
   # After parsing, so that a mistyped flag and --help answer at once.
   from gdm_jax.build import ConfigError
   from gdm_jax.data.sources import DataError
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
   """Config, workdir, mode and dry run of a command line. Raises UsageError."""
   file, others = _config_file(argv)
   # ml_collections wants the file before the overrides, and would join tuples that are given twice.
-  last = {argument.split('=')[0]: argument for argument in others}
+  last = {a.split('=')[0] if '=' in a else i: a for i, a in enumerate(others)}
   argv = [argv[0], f'--config={file}', *last.values()]
   sys.path.append(str(file.resolve().parent.parent))  # configs import each other
   values = flags.FlagValues()
@@ -83,6 +83,8 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
   dry_run = flags.DEFINE_bool('dry_run', False, 'Only describe.', flag_values=values)
   try:
     rest = values(argv)[1:]
+  except (SyntaxError, ImportError, NameError) as error:
+    raise UsageError(f'--config={file} cannot be read: {error}') from None
   except flags.UnrecognizedFlagError as error:
     raise UsageError(str(error)) from None
   except flags.Error as error:
@@ -91,16 +93,32 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
     raise UsageError(_bad_override(argv, error)) from None
   if rest:
     raise UsageError(f'{rest[0]!r} is no flag; overrides look like --config.train.batch=64')
+  if config.value.cpu_devices < 1:
+    raise UsageError(f'cpu_devices = {config.value.cpu_devices} must be at least 1')
+  _empty_tuples(config.value)
   folder = pathlib.Path(workdir.value or pathlib.Path('runs') / file.stem)
   return config.value, folder, mode.value, dry_run.value
 
 
-def _split_cpu(devices):
-  # XLA runs convolutions of few channels on one core, whatever there are; two devices use two.
+def split_cpu(devices: int):
+  """Makes that many devices of the CPU; call it before jax does anything.
+
+  XLA runs convolutions of few channels on one core, whatever there are; two devices use two.
+  XLA_FLAGS that say how many go first.
+  """
   if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
     import jax
 
     jax.config.update('jax_num_cpu_devices', devices)
+
+
+def _empty_tuples(config):
+  # `--config.model.attention=` reads as a tuple of one empty string.
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      _empty_tuples(value)
+    elif value == ('',):
+      config[key] = ()
 
 
 def _config_file(argv):
@@ -117,8 +135,8 @@ def _config_file(argv):
 
 def _bad_override(argv, error):
   # ml_collections names only the wrong part of a key, as the first word.
-  text = str(error.args[0])
-  wrong = re.search(r'\w+', text)[0]
+  text = ' '.join(map(str, error.args))
+  wrong = (re.findall(r'\w+', text) or [''])[0]
   for argument in argv:
     parts = argument.split('=')[0].removeprefix('--config.').split('.')
     if argument.startswith('--config.') and wrong in parts:

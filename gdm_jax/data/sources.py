@@ -51,7 +51,8 @@ def load(
   """Opens a data set.
 
   Args:
-    name: 'digits' (1,797 images, 8x8x1), 'mixture' (100,000 points of `Mixture()`, 2x1), or
+    name: 'digits' (1,797 images, 8x8x1), 'mixture' (100,000 points of `Mixture()`, 2x1),
+      'npz:FILE' for arrays of one's own, `x` [n, *grid, c] and maybe `label` [n], or
       'tfds:NAME' for an image data set that TFDS has prepared as ArrayRecord, such as
       'tfds:cifar10', 'tfds:cifar10:3.0.2' or 'tfds:imagenet_resized/64x64'.
     split: 'train', or for TFDS any split expression, such as 'train[:90%]'.
@@ -67,11 +68,15 @@ def load(
     source = _tfds(name, split, tuple(shape), data_dir or None)
     fits = len(source) * np.prod(shape) <= memory_bytes
     return source.decoded() if fits else source
-  if name not in ('digits', 'mixture'):
-    raise DataError(f'data.name={name!r} is unknown; valid are digits, mixture and tfds:NAME')
+  embedded = {'digits': _digits, 'mixture': _mixture, 'npz': functools.partial(_npz, name)}
+  kind = name.split(':')[0]
+  if kind not in embedded:
+    raise DataError(
+      f'data.name={name!r} is unknown; valid are digits, mixture, npz:FILE and tfds:NAME'
+    )
   if split != 'train':
     raise DataError(f'data.split={split!r}: {name} has only the split train')
-  source = _digits() if name == 'digits' else _mixture()
+  source = embedded[kind]()
   _require_shape(name, source.shape, tuple(shape))
   return source
 
@@ -183,6 +188,24 @@ def _mixture() -> ArraySource:
   points, component = mixture.sample(np.random.default_rng(0), 100_000)
   x = points[..., None].astype(np.float32)
   return ArraySource(x, component.astype(np.int32), len(mixture.weights))
+
+
+def _npz(name: str) -> ArraySource:
+  file = os.path.expanduser(name.removeprefix('npz:'))
+  try:
+    arrays = dict(np.load(file))
+  except (OSError, ValueError) as error:
+    raise DataError(f'data.name={name!r}: {file} is no readable npz file ({error})') from error
+  x = arrays.get('x')
+  if x is None or x.ndim < 3 or not len(x):
+    raise DataError(f"data.name={name!r} needs an array 'x' of shape [n, *grid, channels]")
+  label = arrays.get('label', np.zeros(len(x)))
+  if label.shape != (len(x),):
+    raise DataError(f"data.name={name!r}: 'label' has shape {label.shape}, 'x' {x.shape}")
+  num_classes = int(label.max()) + 1 if 'label' in arrays else 0
+  return ArraySource(
+    x if x.dtype == np.uint8 else x.astype(np.float32), label.astype(np.int32), num_classes
+  )
 
 
 def _tfds(name: str, split: str, shape: tuple[int, ...], data_dir: str | None) -> LazySource:

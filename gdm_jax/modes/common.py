@@ -22,7 +22,7 @@ def make_workdir(workdir: pathlib.Path):
   """Creates the folder. Raises ConfigError where it cannot be written."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / '.writable'
+    probe = workdir / f'.writable{jax.process_index()}'
     probe.touch()
     probe.unlink()
   except OSError as error:

@@ -17,7 +17,7 @@ def run(config: ConfigDict):
   """Prints all three. Raises ConfigError."""
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  common.check_devices(config, 'train.batch', 'sampling.batch')
+  common.check_devices(config, 'train.batch')
   params = jax.eval_shape(system.init, jax.random.key(0))
   print(config)
   print(parameter_overview.get_parameter_overview(params, include_stats=False))
@@ -31,7 +31,7 @@ def run(config: ConfigDict):
   print(f'network, forward    {forward / 1e9:.3f} GFLOP an image')
   print(
     f'training step       {train / 1e9:.3f} GFLOP an image, {1 - network / train:.2%} of it '
-    'outside the network and the optimizer'
+    'for groups, loss, Adam and EMA'
   )
   print(
     f'whole run           {loop.steps(config):,} steps of {batch}, '
@@ -54,7 +54,7 @@ def network_flops(config: ConfigDict, system: build.System, params, batch, gradi
 
 
 def training_flops(config: ConfigDict, system: build.System) -> float:
-  """FLOPs per image of a training step but for the optimizer, as XLA counts them."""
+  """FLOPs per image of a whole training step, as XLA counts them."""
   optimizer = build.optimizer(config)
   state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
   x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)

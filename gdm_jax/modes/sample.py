@@ -22,8 +22,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  common.check_devices(config, 'sampling.batch')
-  check_unchanged(config, workdir)
+  check_unchanged(config, workdir, generating=True)
   folder = workdir / 'samples'
   if not (workdir / 'checkpoints').is_dir():
     raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
@@ -35,20 +34,27 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     jax.eval_shape(system.init, jax.random.key(0)),
   )
   with Checkpoints(workdir) as checkpoints:
+    if checkpoints.latest() is None:
+      raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
     params, step = checkpoints.restore_ema(target), checkpoints.latest()
   common.make_workdir(folder)
 
   c = config.sampling
   generator = generate.Generator(system, config.data.shape, c.solver, mesh)
   seeds = c.seed + np.arange(c.num)
+  batch = min(c.batch, c.num)
   primary = jax.process_index() == 0
   made = []
   steps = len(table) - 1
   with tqdm.tqdm(total=c.num * steps, unit='evaluations', disable=None) as bar:
-    for some in np.split(seeds, range(c.batch, c.num, c.batch)):
-      for x in generator.states(params, table, some):  # noqa: B007 (the last is the data)
-        bar.update(len(some) * steps // len(generate.pieces(table)))
-      made.append(x)
+    for some in np.split(seeds, range(batch, c.num, batch)):
+      full = np.resize(some, batch)  # the last batch too, so that one program serves all
+      pieces = len(generate.pieces(table))
+      states = generator.states(params, table, full)
+      x = next(states)  # the latents
+      for x in states:
+        bar.update(len(some) * steps // pieces)
+      made.append(x[: len(some)])
       if primary and figures.is_image(config.data.shape):
         for seed, image in zip(some, figures.to_uint8(made[-1]), strict=True):
           figures.save(folder / f'{seed:06d}.png', image)

@@ -11,9 +11,11 @@ from gdm_jax import build, figures, generate, sharding
 from gdm_jax.data import pipeline
 from gdm_jax.modes import common
 from gdm_jax.training import loop
-from gdm_jax.training.checkpoint import Checkpoints, check_unchanged
+from gdm_jax.training.checkpoint import Checkpoints, check_unchanged, write_config
 from gdm_jax.training.logger import Logger, say
 
+FRAME = 4  # steps between the frames of generation.gif
+ANIMATED = 16  # images in it
 PATIENCE = 120.0  # seconds that a grid of samples may take
 
 
@@ -32,8 +34,6 @@ def run(config: ConfigDict, workdir: pathlib.Path):
 
   mesh = sharding.mesh()
   primary = jax.process_index() == 0
-  if primary:
-    (workdir / 'config.json').write_text(config.to_json(indent=2) + '\n')
   iterator = pipeline.batches(
     source,
     config.train.batch,
@@ -44,40 +44,60 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   )
   generator = generate.Generator(system, config.data.shape, config.sampling.solver, mesh)
 
-  def states(state):
-    side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
-    parts = generator.states(state.ema, table, config.sampling.seed + np.arange(side**2))
-    total = len(generate.pieces(table))
-    return tqdm.tqdm(parts, 'samples', total, leave=False, disable=None if primary else True)
+  with loop.collect_signals() as received:
 
-  def draw(state, images):
-    *_, x = states(state)
-    if primary:
-      figures.save(workdir / 'progress' / f'{images:010d}.png', figures.overview(x))
+    def states(state):
+      """The grid's states while generating; None where a signal came in between."""
+      frames = []
+      side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
+      seeds = config.sampling.seed + np.arange(side**2)
+      bar = tqdm.tqdm(
+        generator.states(state.ema, table, seeds, FRAME),
+        desc='samples',
+        total=1 + len(generate.pieces(table, FRAME)),
+        leave=False,
+        disable=None if primary else True,
+      )
+      for x in bar:
+        frames.append(x)
+        if received:
+          return None
+      return frames
 
-  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
-    state = loop.start(config, system, iterator, checkpoints, mesh)
-    steps = loop.steps(config)
-    logger = Logger(workdir, config.train.batch, int(state.step), steps, primary)
-    try:
-      state = loop.run(config, system, state, iterator, checkpoints, logger, mesh, draw)
-    finally:
-      logger.close()
+    def draw(state, images):
+      if (frames := states(state)) and primary:
+        figures.save(workdir / 'progress' / f'{images:010d}.png', figures.overview(frames[-1]))
 
-  say(f'trained on {int(state.step) * config.train.batch:,} images; drawing samples')
-  pictures = [figures.overview(x) for x in states(state)]
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+      state = loop.start(config, system, iterator, checkpoints, mesh)
+      if primary:
+        write_config(config, workdir)
+      steps = loop.steps(config)
+      logger = Logger(workdir, config.train.batch, int(state.step), steps, primary)
+      try:
+        state = loop.run(config, system, state, iterator, checkpoints, logger, mesh, draw, received)
+      finally:
+        logger.close()
+
+    say(f'trained on {int(state.step) * config.train.batch:,} images; drawing samples')
+    frames = states(state)
+    if frames is None:
+      raise loop.Interrupted(received[0], int(state.step))
   if primary:
-    figures.save(workdir / 'samples.png', pictures[-1])
+    figures.save(workdir / 'samples.png', figures.overview(frames[-1]))
+    pictures = [figures.overview(x[:ANIMATED]) for x in frames]
     figures.animate(workdir / 'generation.gif', pictures)
     figures.plot_loss(workdir / 'loss.png', workdir / 'metrics.jsonl')
   say(f'see {workdir}/samples.png, generation.gif and loss.png')
 
 
 def _affordable(side: int, steps: int, images_per_second: float) -> int:
-  """The side of a grid of samples that takes no longer than PATIENCE: a training image costs
-  about three evaluations of the network."""
-  most = int((PATIENCE * 3 * images_per_second / steps) ** 0.5) if images_per_second < 1e9 else side
-  if most < side:
-    side = max(most, 1)
-    say(f'this machine is slow for this network: drawing {side**2} samples, --mode=sample has more')
-  return side
+  """The side of a square of samples that this machine draws with PATIENCE.
+
+  A training image costs about three evaluations of the network; without any, a full grid.
+  """
+  most = max(int((PATIENCE * 3 * images_per_second / steps) ** 0.5), 1)
+  if not images_per_second or most >= side:
+    return side
+  say(f'slow for this network: drawing {most**2} samples, not {side**2}; --mode=sample has more')
+  return most

@@ -19,6 +19,9 @@ from gdm_jax.training.step import TrainState
 FREE = ('cpu_devices', 'log.', 'checkpoint.', 'sampling.', 'data.data_dir', 'data.memory_gib')
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
+MODEL = ('data.shape', 'basis.', 'path', 'strategies.', 'model.')
+"""Keys that say what a trained model is."""
+
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -108,10 +111,18 @@ def versions() -> dict[str, str]:
   return {'gdm_jax': gdm_jax.__version__, **installed}
 
 
-def check_unchanged(config: ConfigDict, workdir: pathlib.Path):
+def write_config(config: ConfigDict, workdir: pathlib.Path):
+  """Leaves the resolved config in the workdir, whole or not at all."""
+  temporary = workdir / 'config.json.tmp'
+  temporary.write_text(config.to_json(indent=2) + '\n')
+  temporary.replace(workdir / 'config.json')
+
+
+def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool = False):
   """Raises ConfigError naming the keys in which the workdir's own config differs.
 
-  A run may be lengthened, and the keys in FREE changed.
+  A run may be lengthened, and the keys in FREE changed; for generating, only what describes the
+  model matters.
   """
   file = workdir / 'config.json'
   if not file.exists():
@@ -121,6 +132,7 @@ def check_unchanged(config: ConfigDict, workdir: pathlib.Path):
     f'{key} = {new.get(key)} (there {old.get(key)})'
     for key in sorted({*old, *new})
     if old.get(key) != new.get(key)
+    and (key.startswith(MODEL) or not generating)
     and not key.startswith(FREE)
     and not (key == 'train.duration' and new[key] > old[key])
   ]

@@ -35,10 +35,11 @@ class Logger:
   ):
     self._batch, self._steps, self._primary = batch, steps, primary
     self._pending: list[dict[str, jax.Array]] = []
-    self._seconds = self._waited = 0.0
+    self._untimed, self._seconds, self._waited = 0, 0.0, 0.0
     self._started = time.perf_counter()
     self._step, self._spoke = step, 0.0
-    self.images_per_second = float('inf')  # of the last interval
+    self._rate: float | None = None  # images/s of the last interval that had any
+    self.images_per_second = 0.0  # the highest so far; compilation may count as training
     self._writer = None
     if primary:
       self._file = _reopened(workdir / 'metrics.jsonl', step)
@@ -61,7 +62,10 @@ class Logger:
       self._writer.close()
 
   def restart(self):
-    """Starts the clock anew, after compilation."""
+    """Starts the clock anew, after compilation; steps so far are not in the rate."""
+    self._untimed = len(self._pending)
+    elapsed = self._seconds + time.perf_counter() - self._started
+    self.images_per_second = max(self.images_per_second, self._untimed * self._batch / elapsed)
     self._seconds = self._waited = 0.0
     self._started = time.perf_counter()
 
@@ -100,12 +104,14 @@ class Logger:
           raise NonFiniteError(self._step + i + 1, name, value[i])
     self._step += steps
     elapsed = self._seconds + time.perf_counter() - self._started
-    self.images_per_second = steps * self._batch / elapsed
+    if steps > self._untimed:
+      self._rate = (steps - self._untimed) * self._batch / elapsed
+      self.images_per_second = max(self.images_per_second, self._rate)
     row = {
       'step': self._step,
       'images': self._step * self._batch,
       **{key: float(v.mean()) for key, v in values.items()},
-      'images_per_second': self.images_per_second,
+      'images_per_second': self._rate,
       'waiting_for_data': self._waited / elapsed,
     }
     self.restart()
@@ -117,11 +123,12 @@ class Logger:
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
     if self._writer:
-      scalars = {k: v for k, v in row.items() if k not in ('step', 'images')}
+      scalars = {k: v for k, v in row.items() if k not in ('step', 'images') and v}
       self._writer.write_scalars(row['step'], scalars)
-    left = (self._steps - self._step) * self._batch / row['images_per_second']
-    rate = f'{row["images_per_second"]:,.4g} img/s'
-    status = f'{rate}, loss {row["loss"]:.4f}, {tqdm.tqdm.format_interval(left)} left'
+    status = f'loss {row["loss"]:.4f}'
+    if self._rate:
+      left = tqdm.tqdm.format_interval((self._steps - self._step) * self._batch / self._rate)
+      status = f'{self._rate:,.4g} img/s, {status}, {left} left'
     self._bar.set_postfix_str(status, refresh=False)
     self._bar.update(steps * self._batch)
     if self._bar.disable and time.perf_counter() - self._spoke > QUIET:

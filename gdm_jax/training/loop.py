@@ -1,6 +1,7 @@
 """The training loop: steps, logs, checkpoints, sample grids, and leaving in good order."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -28,6 +29,24 @@ class Interrupted(Exception):
     name = signal.Signals(number).name
     super().__init__(f'{name}: saved step {step:,}; run the same command again to go on')
     self.signal = number
+
+
+@contextlib.contextmanager
+def collect_signals() -> Iterator[list[int]]:
+  """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+  received: list[int] = []
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(number, previous[number])
+    os.write(2, b'\nstopping after this step; once more to stop at once\n')
+
+  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
 
 
 def steps(config: ConfigDict) -> int:
@@ -68,47 +87,49 @@ def run(
   logger: Logger,
   mesh: Mesh,
   draw: Callable[[TrainState, int], None],
+  received: list[int],
 ) -> TrainState:
   """Trains to the end of the duration and returns the last state, saved.
 
-  draw(state, images) is called every `log.samples_every` images. Raises Interrupted after SIGINT
-  or SIGTERM, and TrainingError at a loss that is not finite, in which case nothing is saved.
+  draw(state, images) is called every `log.samples_every` images; `received` is where signals
+  arrive. Raises Interrupted after one, and TrainingError at a loss that is not finite, in which
+  case nothing is saved.
   """
   batch, first, last = config.train.batch, int(state.step), steps(config)
-  advance = jax.jit(training_step.make(config, system, optimizer(config)), donate_argnums=0)
-
-  def save(state):
-    checkpoints.save(state, iterator.get_state(), config)
-
+  advance = jax.jit(
+    training_step.make(config, system, optimizer(config)),
+    donate_argnums=0,
+    out_shardings=sharding.everywhere(mesh),
+  )
   if first < last:
     say('compiling the training step')
-  with _signals() as received:
-    for step in range(first, last):
-      with logger.waiting():
-        examples = sharding.to_devices(next(iterator), mesh)
-      state, metrics = advance(state, examples)
-      logger.add(metrics)
-      if step == first:  # compilation is over when the first step is
-        jax.block_until_ready(metrics)
-        logger.restart()
+  for step in range(first, last):
+    with logger.waiting():
+      examples = sharding.to_devices(next(iterator), mesh)
+    state, metrics = advance(state, examples)
+    logger.add(metrics)
+    if step == first:  # compilation is over when the first step is
+      jax.block_until_ready(metrics)
+      logger.restart()
 
-      def due(every, images=(step + 1) * batch):
-        return images // every > (images - batch) // every
+    def due(every, images=(step + 1) * batch):
+      return images // every > (images - batch) // every
 
-      ending = step + 1 == last or bool(received)
-      if ending or due(config.log.every) or due(config.checkpoint.every) or logger.stale():
-        try:
-          logger.flush()
-        except NonFiniteError as error:
-          raise TrainingError(_advice(error, config, checkpoints)) from None
-      if ending or due(config.checkpoint.every):
-        with logger.paused():
-          save(state)
-      if received:
-        raise Interrupted(received[0], step + 1)
-      if due(config.log.samples_every):
-        with logger.paused():
-          draw(state, (step + 1) * batch)
+    stop = tuple(received)  # read once: whatever is decided on it below must agree
+    saving = step + 1 == last or due(config.checkpoint.every) or bool(stop)
+    if saving or due(config.log.every) or logger.stale():
+      try:
+        logger.flush()
+      except NonFiniteError as error:
+        raise TrainingError(_advice(error, config, checkpoints)) from None
+    if saving:
+      with logger.paused():
+        checkpoints.save(state, iterator.get_state(), config)
+    if stop:
+      raise Interrupted(stop[0], step + 1)
+    if due(config.log.samples_every):
+      with logger.paused():
+        draw(state, (step + 1) * batch)
   return state
 
 
@@ -120,20 +141,3 @@ def _advice(error, config, checkpoints):
     f'({config.train.learning_rate}), a longer --config.train.ramp ({config.train.ramp:,}), '
     'or float32, in a new --workdir'
   )
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
-  received: list[int] = []
-
-  def receive(number, _):
-    received.append(number)
-    signal.signal(number, previous[number])
-
-  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
-  try:
-    yield received
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)

@@ -1,0 +1,16 @@
+"""Compile fast rather than well, and each program once: tests are small and XLA's time is not."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_cache = tempfile.mkdtemp(prefix='gdm_jax_tests_')
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+# Read when jax is first imported, here and in the processes that tests start.
+os.environ.update(
+  JAX_PLATFORMS='cpu',
+  JAX_COMPILATION_CACHE_DIR=_cache,
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
+  XLA_FLAGS='--xla_backend_optimization_level=0',
+)
