@@ -222,3 +222,34 @@ print('tensorflow' in sys.modules)
     'huggingface:mnist True',
     'False',
   ]
+
+
+def test_npz_of_ones_own(tmp_path):
+  file = tmp_path / 'mine.npz'
+  x = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+  np.savez(file, x=x, label=np.array([0, 1, 2, 1, 0]))
+  source = sources.load(f'npz:{file}', 'train', (4, 6, 3))
+  assert (len(source), source.num_classes) == (5, 3)
+  np.testing.assert_array_equal(source[np.array([3, 1])]['x'], x[[3, 1]])
+  np.savez(file, x=x / 255)
+  assert sources.load(f'npz:{file}', 'train', (4, 6, 3))[np.arange(2)]['x'].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+  ('arrays', 'message'),
+  [
+    ({'y': np.zeros((3, 4, 1))}, "needs an array 'x'"),
+    ({'x': np.zeros((3, 4))}, "needs an array 'x'"),
+    ({'x': np.zeros((3, 4, 1)), 'label': np.zeros(2)}, "'label' has shape"),
+    ({'x': np.zeros((3, 4, 1))}, 'data.shape'),
+    (None, 'is no readable npz file'),
+  ],
+)
+def test_npz_errors(arrays, message, tmp_path):
+  file = tmp_path / 'mine.npz'
+  if arrays is None:
+    file.write_text('not an archive')
+  else:
+    np.savez(file, **arrays)
+  with pytest.raises(sources.DataError, match=message):
+    sources.load(f'npz:{file}', 'train', (5, 1))

@@ -1,6 +1,7 @@
 """The command: errors that name the key, and images that depend on their seed alone."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -39,6 +40,21 @@ BAD = {
   'unknown solver': (['--config.sampling.solver=rk9'], "solver 'rk9' is unknown; there are euler"),
   'unknown strategy': (['--config.sampling.strategy=x'], "sampling.strategy = 'x': there are main"),
   'unknown weighting': (['--config.train.weighting=x'], "train.weighting = 'x': there are"),
+  'dropout of one': (['--config.model.dropout=1.0'], 'model.dropout = 1.0 must be below 1'),
+  'negative seed': (['--config.seed=-1'], 'seed = -1 must be positive or 0'),
+  'channels without groups': (['--config.model.channels=34'], '34 channels cannot be split'),
+  'no multipliers': (['--config.model.multipliers='], 'model.multipliers = ()'),
+  'bands of pixels': (
+    ['--config.strategies.main.grouping=bands'],
+    "strategies.main.grouping = 'bands' needs a frequency basis",
+  ),
+  'frequency space of pixels': (['--config.model.space=frequency'], "model.space = 'frequency'"),
+  'anneal too early': (['--config.train.anneal=16'], 'train.anneal = 16 leaves nothing to learn'),
+  'flipped points': (
+    ['--config.data.flip=True', '--config.data.shape=(8,1)', '--config.model.name=mlp'],
+    'data.flip = True needs images',
+  ),
+  'no cpu': (['--config.cpu_devices=0'], 'cpu_devices = 0 must be at least 1'),
   'unknown path': (['--config.path=x'], "path = 'x': there are linear"),
   'unknown data': (['--config.data.name=mnist'], "data.name='mnist'"),
   'data that is not there': (
@@ -74,6 +90,24 @@ def test_missing_config(capsys):
   assert '--config=configs/nothing.py: no such file' in capsys.readouterr().err
   assert main.main(['', '--mode=train']) == 2
   assert '--config is missing' in capsys.readouterr().err
+
+
+def test_a_config_with_a_mistake(tmp_path, capsys):
+  file = tmp_path / 'mine.py'
+  file.write_text('def get_config(:\n')
+  assert main.main(['', f'--config={file}']) == 2
+  error = capsys.readouterr().err
+  assert f'--config={file} cannot be read' in error
+  assert 'Traceback' not in error
+
+
+def test_the_last_of_repeated_flags_counts(tmp_path):
+  file = runs.ROOT / 'configs' / 'digits.py'
+  args = ['--config.sampling.steps=9', '--config.train.batch', '64', '--config.sampling.steps=4,5']
+  config, workdir, mode, dry_run = main.parse(['', *args, f'--config={file}', '--dry_run'])
+  assert config.sampling.steps == (4, 5)
+  assert config.train.batch == 64
+  assert (str(workdir), mode, dry_run) == ('runs/digits', 'train', True)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
@@ -172,8 +206,6 @@ def test_training_needs_no_tensorflow(tmp_path):
     'import sys; from gdm_jax import main; from gdm_jax.modes import train, sample, describe; '
     'assert "tensorflow" not in sys.modules'
   )
-  import subprocess
-
   result = subprocess.run(
     [sys.executable, '-c', code],
     cwd=runs.ROOT,

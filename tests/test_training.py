@@ -1,5 +1,8 @@
 """A run does not depend on where it was interrupted or on how many devices it has."""
 
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +15,9 @@ import pytest
 
 from configs import default
 from gdm_jax import build, main
+from gdm_jax.generate import Generator
 from gdm_jax.training import step as training_step
+from gdm_jax.training.logger import Logger
 from tests import runs
 
 
@@ -43,6 +48,16 @@ def test_resuming_equals_an_unbroken_run(unbroken, tmp_path, capsys):
   runs.assert_same_bits(runs.arrays(workdir, 24), runs.arrays(unbroken, 24))
   losses = [[row['loss'] for row in runs.metrics(w)] for w in (workdir, unbroken)]
   assert losses[0] == losses[1]
+  assert len(losses[0]) == 24
+
+
+def test_lines_beyond_the_checkpoint_are_not_kept(unbroken, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(unbroken, workdir)
+  with (workdir / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 25, "loss": 1.0}\n{"step": 26, "lo')
+  assert main.main(['', *runs.arguments(workdir, steps=26)]) == 0
+  assert [row['step'] for row in runs.metrics(workdir)] == list(range(1, 27))
 
 
 def test_killed_three_times_equals_an_unbroken_run(unbroken, tmp_path):
@@ -54,10 +69,10 @@ def test_killed_three_times_equals_an_unbroken_run(unbroken, tmp_path):
     ) as process:
       _wait_for_step(workdir, kill_at, process)
       process.kill()
-  assert process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL
+    (workdir / 'metrics.jsonl').unlink()  # the next wait must see its own run's lines
   assert subprocess.run(args, cwd=runs.ROOT, env=runs.environment(), check=False).returncode == 0
   runs.assert_same_bits(runs.arrays(workdir, 24), runs.arrays(unbroken, 24))
-  assert [row['step'] for row in runs.metrics(workdir)] == list(range(1, 25))
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -78,6 +93,29 @@ def test_a_signal_saves_and_says_so(number, tmp_path):
   (step,) = runs.steps_saved(workdir)
   assert f'{number.name}: saved step {step:,}; run the same command again' in errors
   assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize('moment', ['flush', 'draw'])
+def test_a_signal_at_an_awkward_moment_is_not_lost(moment, tmp_path, capsys, monkeypatch):
+  workdir = tmp_path / 'run'
+  owner = {'flush': Logger, 'draw': Generator}[moment]
+  method = {'flush': 'flush', 'draw': 'states'}[moment]
+  original, calls = getattr(owner, method), []
+
+  def interrupted(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(*args, **kwargs)
+
+  monkeypatch.setattr(owner, method, interrupted)
+  args = runs.arguments(
+    workdir, f'--config.log.samples_every={2 * runs.BATCH}', steps=1000, save_every=1000
+  )
+  assert main.main(['', *args]) == 128 + signal.SIGTERM
+  (saved,) = runs.steps_saved(workdir)
+  assert f'SIGTERM: saved step {saved}; run the same command again' in capsys.readouterr().err
+  assert saved <= 4
 
 
 def test_eight_devices_train_like_one(unbroken, tmp_path):
@@ -162,7 +200,8 @@ def _wait_for_step(workdir, step, process):
   deadline = time.monotonic() + 120
   while time.monotonic() < deadline:
     file = workdir / 'metrics.jsonl'
-    if file.exists() and len(file.read_text().splitlines()) >= step:
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    if lines and lines[-1].endswith('\n') and json.loads(lines[-1])['step'] >= step:
       return
     assert process.poll() is None, 'the run ended before it could be stopped'
     time.sleep(0.005)

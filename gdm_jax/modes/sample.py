@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       pieces = len(generate.pieces(table))
       states = generator.states(params, table, full)
       x = next(states)  # the latents
-      for x in states:
+      for x in states:  # noqa: B007 (the last one is the data)
         bar.update(len(some) * steps // pieces)
       made.append(x[: len(some)])
       if primary and figures.is_image(config.data.shape):
