@@ -135,7 +135,7 @@ def test_lazy_source_refuses_an_image_of_another_shape():
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
-    (('digit', 'train', (8, 8, 1)), r"data\.name='digit'.*digits, mixture and tfds:NAME"),
+    (('digit', 'train', (8, 8, 1)), r"data\.name='digit'.*digits, mixture, npz:FILE and tfds:NAME"),
     (('digits', 'test', (8, 8, 1)), r"data\.split='test'.*only the split train"),
     (('mixture', 'test', (2, 1)), r"data\.split='test'.*only the split train"),
     (('digits', 'train', (8, 8, 3)), r'data\.shape=\(8, 8, 3\).*digits has \(8, 8, 1\)'),
