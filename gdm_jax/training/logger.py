@@ -160,7 +160,7 @@ def _step_of(line):
 
 
 def _tensorboard(workdir):
-  if importlib.util.find_spec('tensorflow') is None:
+  if not all(map(importlib.util.find_spec, ('tensorflow', 'tensorboard'))):
     return None
   import tensorflow as tf
 
