@@ -13,7 +13,7 @@ def get_config():
   config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
   config.train.update(
     batch=128,
-    duration=200_000,
+    duration=180_000,
     weighting='active',
     learning_rate=2e-3,
     ramp=10_000,

@@ -106,7 +106,8 @@ def split_cpu(devices: int):
   XLA runs convolutions of few channels on one core, whatever there are; two devices use two.
   XLA_FLAGS that say how many go first.
   """
-  if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
+  said = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+  if devices > 1 and not said:
     import jax
 
     jax.config.update('jax_num_cpu_devices', devices)
