@@ -1,6 +1,8 @@
 """Handwritten digits, 2 x 2 blocks, random order per example: the first run.
 
-python -m gdm_jax.main --config=configs/digits.py
+  python -m gdm_jax.main --config=configs/digits.py
+
+About 5 minutes on two cores, 0.72 M parameters. The README has the Frechet distance to expect.
 """
 
 from configs import default

@@ -13,7 +13,9 @@ def get_config():
   config.data.update(name='mixture', shape=(2, 1))
   config.strategies.main = default.strategy('elements')
   config.model.update(name='mlp', channels=256, blocks=4)
-  config.train.update(batch=1024, duration=4_000_000, ramp=100_000, ema_halflife=200_000)
+  config.train.update(
+    batch=1024, duration=2_000_000, weighting='active', ramp=50_000, ema_halflife=100_000
+  )
   config.checkpoint.every = 1_000_000
   config.log.update(every=40_000, samples_every=1_000_000, grid=64)
   return config
