@@ -85,7 +85,7 @@ def update(
   params = optax.apply_updates(state.params, updates)
   decay = _ema_decay(config.train, state.step)
   ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-  metrics = {'loss': loss, 'gradient_norm': optax.global_norm(gradient)}
+  metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradient)}
   return TrainState(state.step + 1, params, ema, moments), metrics
 
 
