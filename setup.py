@@ -37,6 +37,7 @@ setup(
     'tqdm>=4.70',
   ],
   extras_require={
+    'adaptive': ['diffrax>=0.7'],
     'tensorflow': ['tensorboard', 'tensorflow-cpu>=2.21'],
     'dev': ['hypothesis>=6.170', 'pytest>=9.2', 'ruff>=0.17', 'scipy>=1.17'],
   },

@@ -1,9 +1,8 @@
 """Paths: how signal and noise mix at a signal level alpha, x_t = a x + b z.
 
 Every path is the linear one in disguise: with s = a + b and tau = a / s, the point y = x_t / s
-moves along dy = u dtau, where u = x - z. So a path needs only a and b to be integrated. Note that
-rows even in alpha are even in tau for the linear path alone: on the variance preserving one a
-solver shows its full order in tau, and less of it in alpha near 1.
+moves along dy = u dtau, where u = x - z. So a path needs only a and b to be integrated, and a
+solver has its full order along rows that are even in tau, which for the linear path is alpha.
 """
 
 import dataclasses
@@ -20,6 +19,7 @@ class Path:
   """A static description of x_t = a(alpha) x + b(alpha) z, elementwise in the basis.
 
   signal, noise: a and b. straight: whether a + b = 1 everywhere.
+  level: the alpha at a given tau. On any path, `level` of a table even in alpha is even in tau.
   velocity: (a' b - a b') / (a + b), the size of d x_t / d alpha per unit of error in u.
   """
 
@@ -27,7 +27,13 @@ class Path:
   signal: Callable[[Levels], Levels]
   noise: Callable[[Levels], Levels]
   velocity: Callable[[Levels], Levels]
+  level: Callable[[Levels], Levels]
   straight: bool
+
+  def tau(self, alpha: Levels) -> Levels:
+    """a / (a + b): how far the linear path would be."""
+    a, b = self.signal(alpha), self.noise(alpha)
+    return alpha if self.straight else a / (a + b)
 
 
 def _sphere_noise(alpha):
@@ -44,6 +50,7 @@ linear = Path(
   signal=lambda alpha: alpha,
   noise=lambda alpha: 1 - alpha,
   velocity=jnp.ones_like,
+  level=lambda tau: tau,
   straight=True,
 )
 """x_t = alpha x + (1 - alpha) z (Eq. 2, 6)."""
@@ -53,6 +60,7 @@ variance_preserving = Path(
   signal=lambda alpha: alpha,
   noise=_sphere_noise,
   velocity=_sphere_velocity,
+  level=lambda tau: tau / jnp.hypot(tau, 1 - tau),
   straight=False,
 )
 """x_t = alpha x + sqrt(1 - alpha^2) z (Eq. 1)."""

@@ -59,8 +59,19 @@ class Process:
       change = self.coefficient_map(next_alpha - alpha)
       return x_t + basis.synthesize(change * basis.analyze(u))
     (a, b), (next_a, next_b) = self._mix(alpha), self._mix(next_alpha)
-    stay, move = next_a + next_b, next_a * b - a * next_b
-    return basis.synthesize((stay * basis.analyze(x_t) + move * basis.analyze(u)) / (a + b))
+    grow, move = (next_a - a) + (next_b - b), next_a * b - a * next_b
+    change = (grow * basis.analyze(x_t) + move * basis.analyze(u)) / (a + b)
+    return x_t + basis.synthesize(change)
+
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: float) -> Levels:
+    """The levels on the way from `alpha` (fraction 0) to `next_alpha` (1), evenly in tau.
+
+    Exact at both ends, and for groups whose level does not change.
+    """
+    tau, next_tau = self.path.tau(alpha), self.path.tau(next_alpha)
+    level = self.path.level(tau + fraction * (next_tau - tau))
+    stays = (alpha == next_alpha) | (fraction == 0)
+    return jnp.where(stays, alpha, jnp.where(fraction == 1, next_alpha, level))
 
   def replace(self, x: Data, other: Data, groups: Float[Array, ' k']) -> Data:
     """x with the given groups' coefficients taken from `other`; groups: 1 where taken, [k]."""

@@ -1,8 +1,9 @@
 """Grouped sampling: walk a table of signal levels with one `lax.scan` (Eq. 9, 17).
 
 Shapes: table [N + 1, k], z and x [batch, *grid, channels]; `predict(x_t, alpha[batch, k]) -> u` is
-any callable. Another order, other intervals, other step counts are other tables for the same
-compiled program: wrap the call in `jax.jit`, with tables and latents as arguments.
+any callable; a solver is a name in `solvers.SOLVERS` or a `solvers.Solver`. Another order, other
+intervals, other step counts are other tables for the same compiled program: wrap the call in
+`jax.jit`, with tables and latents as arguments.
 """
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from gdm_jax import solvers
 from gdm_jax.process import Data, Process
-from gdm_jax.solvers import Predict
+from gdm_jax.solvers import Pair, Predict, Solver, State
 
 Table = Float[Array, 'rows k']
 
@@ -22,26 +23,41 @@ def latents(seeds: Int[Array, ' batch'], shape: tuple[int, ...]) -> Data:
   return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
 
 
-def sample(predict: Predict, process: Process, table: Table, z: Data, solver='euler') -> Data:
+def sample(
+  predict: Predict, process: Process, table: Table, z: Data | Pair, solver: str | Solver = 'euler'
+) -> Data:
   """Data generated from latents z."""
-  return _walk(predict, process, table, z, solver)[0]
+  return walk(predict, process, table, start(predict, process, table, z, solver), solver).x
 
 
-def encode(predict: Predict, process: Process, table: Table, x: Data, solver='euler') -> Data:
-  """Latents of data x: the same table, walked from data to noise."""
-  return _walk(predict, process, table[::-1], x, solver)[0]
+def encode(
+  predict: Predict, process: Process, table: Table, x: Data, solver: str | Solver = 'euler'
+) -> Data | Pair:
+  """Latents of data x: the same table, walked from data to noise.
+
+  A reversible solver returns the `solvers.Pair` of z and its companion; given both, `sample` with
+  that solver retraces its steps and returns x to float rounding, however few they are.
+  """
+  back = table[::-1]
+  state = walk(predict, process, back, start(predict, process, back, x, solver), solver)
+  return Pair(state.x, state.memory[0]) if solvers.find(solver).reversible else state.x
 
 
 def trajectory(
-  predict: Predict, process: Process, table: Table, z: Data, solver='euler'
+  predict: Predict, process: Process, table: Table, z: Data | Pair, solver: str | Solver = 'euler'
 ) -> Float[Array, 'rows batch *grid c']:
-  """The state at every row of the table, from z to data."""
-  _, states = _walk(predict, process, table, z, solver, keep=True)
-  return jnp.concatenate([z[None], states])
+  """The point at every row of the table, from z to data."""
+  state = start(predict, process, table, z, solver)
+  _, points = _scan(predict, process, table, state, solver, keep=True)
+  return jnp.concatenate([state.x[None], points])
 
 
 def sweep(
-  predict: Predict, process: Process, tables: Float[Array, 'm rows k'], z: Data, solver='euler'
+  predict: Predict,
+  process: Process,
+  tables: Float[Array, 'm rows k'],
+  z: Data,
+  solver: str | Solver = 'euler',
 ) -> Float[Array, 'm batch *grid c']:
   """Data generated from the same latents z along each of M tables: one program, vmapped."""
   return jax.vmap(lambda table: sample(predict, process, table, z, solver))(tables)
@@ -54,35 +70,63 @@ def complete(
   known: Data,
   groups: Int[Array, ' known'],
   z: Data,
-  solver='euler',
+  solver: str | Solver = 'euler',
 ) -> Data:
   """Data whose `groups` are those of `known`, the rest generated from z given them.
 
-  The table must generate the given groups first; generation starts on the row where they are
-  clean, so a concrete table costs only the remaining rows; a traced one is walked whole and is
-  not checked. Raises ValueError where a concrete
-  table has another group under way before the given ones are clean.
+  Raises ValueError where a concrete table does not generate the given groups first; a traced one
+  is not checked (`remaining`).
   """
-  given = np.zeros(table.shape[-1], bool)
-  given[np.asarray(groups, int)] = True
+  rest = remaining(table, groups)
+  return sample(predict, process, rest, given(process, known, groups, z), solver)
+
+
+def remaining(table: Table, groups: Int[Array, ' known']) -> Table:
+  """The part of a table that is left to walk when the data of `groups` are known.
+
+  A concrete table loses the rows before the given groups are clean; a traced one keeps them, with
+  nothing to do for those groups. Raises ValueError where a concrete table has another group under
+  way before the given ones are clean.
+  """
+  known = np.zeros(table.shape[-1], bool)
+  known[np.asarray(groups, int)] = True
   if isinstance(table, jax.core.Tracer):
-    rest = jnp.where(given, 1, table)
-  else:
-    rest = np.where(given, 1, table)
-    clean = int(np.argmax(np.all(np.asarray(table)[:, given] == 1, axis=1)))
-    if np.any(rest[clean][~given] > 0):
-      raise ValueError(f'groups {np.flatnonzero(given).tolist()} are not the first of this table')
-    rest = jnp.asarray(rest[clean:])
-  start = process.replace(z, known, given)
-  return sample(predict, process, rest, start, solver)
+    return jnp.where(known, 1, table)
+  rest = np.where(known, 1, table)
+  clean = int(np.argmax(np.all(np.asarray(table)[:, known] == 1, axis=1)))
+  if np.any(rest[clean][~known] > 0):
+    raise ValueError(f'groups {np.flatnonzero(known).tolist()} are not the first of this table')
+  return jnp.asarray(rest[clean:])
 
 
-def _walk(predict, process, table, x, solver, keep=False):
-  step = solvers.find(solver)
+def given(process: Process, known: Data, groups: Int[Array, ' known'], z: Data) -> Data:
+  """Where completion starts: `known` in its groups, noise z in the others."""
+  chosen = np.isin(np.arange(process.grouping.num_groups), np.asarray(groups, int))
+  return process.replace(z, known, chosen)
 
-  def one(x, rows):
-    alpha, next_alpha = (jnp.broadcast_to(row, (len(x), row.size)) for row in rows)
-    x = step(predict, process, x, alpha, next_alpha)
-    return x, x if keep else None
 
-  return jax.lax.scan(one, x, (table[:-1], table[1:]))
+def start(
+  predict: Predict, process: Process, table: Table, x: Data | Pair, solver: str | Solver
+) -> State:
+  """The solver's state on the first row of a table."""
+  points = x.x if isinstance(x, Pair) else x
+  alpha = jnp.broadcast_to(table[0], (len(points), table.shape[-1]))
+  return solvers.find(solver).start(predict, process, x, alpha)
+
+
+def walk(
+  predict: Predict, process: Process, table: Table, state: State, solver: str | Solver
+) -> State:
+  """The state on the last row of a table; a long table may be walked piece by piece."""
+  return _scan(predict, process, table, state, solver)[0]
+
+
+def _scan(predict, process, table, state, solver, keep=False):
+  step = solvers.find(solver).step
+
+  def one(state, rows):
+    alpha, next_alpha = (jnp.broadcast_to(row, (len(state.x), row.size)) for row in rows)
+    state = step(predict, process, state, alpha, next_alpha)
+    return state, state.x if keep else None
+
+  return jax.lax.scan(one, state, (table[:-1], table[1:]))

@@ -112,6 +112,27 @@ def conditional(data: Mixture, known: np.ndarray, values: np.ndarray):
   return mean, data.cov[np.ix_(rest, rest)] - gain @ data.cov[np.ix_(known, rest)]
 
 
+def transport(data: Mixture, process: Process, order, z):
+  """Where the generative ODE takes latents z of a Gaussian, exactly.
+
+  A group moves in the conditional distribution given the groups before it, whose covariance
+  commutes with itself at every level: it arrives at mean + cov^(1/2) z.
+  """
+  u = np.asarray(matrix(process.basis))
+  mean, cov, labels = data.mean @ u, u.T @ data.cov @ u, np.ravel(process.grouping.labels)
+  noise = np.einsum('ji,bjc->bic', u, np.reshape(z, (len(z), len(u), -1)))
+  x, known = np.zeros_like(noise), np.zeros(len(u), bool)
+  for group in order:
+    own = labels == group
+    gain = cov[np.ix_(own, known)] @ np.linalg.inv(cov[np.ix_(known, known)])
+    values, vectors = np.linalg.eigh(cov[np.ix_(own, own)] - gain @ cov[np.ix_(known, own)])
+    root = vectors * np.sqrt(values) @ vectors.T
+    gap = x[:, known] - mean[known, None]
+    x[:, own] = mean[own, None] + gain @ gap + root @ noise[:, own]
+    known |= own
+  return np.einsum('ij,bjc->bic', u, x).reshape(np.shape(z))
+
+
 def conditional_mean(data: Mixture, known: np.ndarray, values: np.ndarray, position: int):
   """E[x_position | x[known] = values] of a mixture; `known` lists positions, perhaps none."""
   parts, log_weights = [], np.log(data.weights)

@@ -1,4 +1,6 @@
-"""Solvers on an ODE with a known solution: the slope of the error is the order."""
+"""Solvers on Gaussian data, where the ODE has a closed form: the slope of the error is the order."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,58 +8,169 @@ import numpy as np
 import pytest
 
 from gdm_jax import basis as bases
-from gdm_jax import grouping, solvers
+from gdm_jax import grouping, sampling, schedule, solvers
+from gdm_jax import path as paths
 from gdm_jax.process import Process
-from tests.gaussian import float64  # noqa: F401
+from tests import gaussian
+from tests.gaussian import CASES, float64  # noqa: F401
 
-ORDERS = {'euler': 1, 'heun': 2}
-PROCESS = Process(grouping.whole((3,)), bases.pixel((3,)))
+ORDERED = {name: s for name, s in solvers.SOLVERS.items() if s.order}
+ON_GAUSSIANS = {'midpoint': 3}  # as its docstring says; the others have their order
+SETTINGS = {
+  'two elements': ('elements 2', paths.linear),
+  'blocks': ('blocks 4x4', paths.linear),
+  'frequency bands': ('cosine 3x5', paths.linear),
+  'curved path': ('elements 5', paths.variance_preserving),
+}
+DENSITIES = (2, 4, 8)  # times the steps of a case: 64 to 512 in all
 
 
-def test_every_solver_has_an_order_to_check():
-  assert set(solvers.SOLVERS) == set(ORDERS)
+@functools.partial(jax.jit, static_argnames=('solver', 'encoding'))
+def run(process, data, tables, x, solver, encoding=False):
+  predict = gaussian.optimal(data, process)
+  walk = sampling.encode if encoding else sampling.sample
+
+  def along(table):
+    end = walk(predict, process, table, x, solver)
+    return end.x if isinstance(end, solvers.Pair) else end
+
+  return jax.lax.map(along, tables)
+
+
+def setting(name, components=1):
+  case, path = SETTINGS[name]
+  case = CASES[case].over(path)
+  data = gaussian.mixture(int(np.prod(case.shape)), components, seed=components // 2)
+  return case, path, data, np.random.default_rng(0).normal(size=(4, *case.shape, 1))
+
+
+def dense_tables(case):
+  tables = [case.process.path.level(case.table(times)) for times in DENSITIES]
+  return np.stack([gaussian.pad(table, len(tables[-1])) for table in tables])
+
+
+def slope(ends, exact):
+  errors = [np.sqrt(np.mean((end - exact) ** 2)) for end in ends]
+  return -np.polyfit(np.log(DENSITIES), np.log(errors), 1)[0]
 
 
 @pytest.mark.parametrize('direction', ['towards data', 'towards noise'])
-@pytest.mark.parametrize(('name', 'order'), ORDERS.items())
-def test_error_falls_with_the_order(name, order, direction):
-  # dx / dalpha = x (1 + alpha) has the solution x exp(alpha + alpha^2 / 2).
-  start, end = (0.0, 1.0) if direction == 'towards data' else (1.0, 0.0)
-  x = np.array([0.5, -1.0, 2.0]).reshape(1, 3, 1)
-
-  def predict(x_t, alpha):
-    return x_t * (1 + alpha[:, :, None])
-
-  def step(x, rows):
-    return solvers.find(name)(predict, PROCESS, x, *rows), None
-
-  def integrate(n):
-    rows = jnp.linspace(start, end, n + 1)[:, None, None]
-    return jax.lax.scan(step, x, (rows[:-1], rows[1:]))[0]
-
-  exact = x * np.exp(end - start + (end**2 - start**2) / 2)
-  counts = np.array([64, 128, 256])
-  errors = [np.max(np.abs(integrate(n) - exact)) for n in counts]
-  slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
-  assert abs(slope + order) < 0.1
+@pytest.mark.parametrize('where', SETTINGS)
+@pytest.mark.parametrize('name', ORDERED)
+def test_error_on_a_gaussian_falls_with_the_order_across_boundaries(name, where, direction):
+  case, _, data, z = setting(where)
+  x = gaussian.transport(data, case.process, case.order, z)
+  start, end, encoding = (z, x, False) if direction == 'towards data' else (x, z, True)
+  ends = run(case.process, data, dense_tables(case), start, name, encoding)
+  assert abs(slope(ends, end) - ON_GAUSSIANS.get(name, ORDERED[name].order)) < 0.2
 
 
-def test_euler_evaluates_at_the_current_row_and_heun_also_at_the_next():
-  x_t = jnp.ones((1, 3, 1))
-  alpha, next_alpha = jnp.full((1, 1), 0.25), jnp.full((1, 1), 0.75)
+@pytest.mark.parametrize('where', ['two elements', 'curved path'])
+@pytest.mark.parametrize('name', ORDERED)
+def test_error_on_a_mixture_falls_with_the_order_across_boundaries(name, where):
+  case, path, data, z = setting(where, components=3)
+  boundaries = schedule.table(schedule.sequential(case.order, case.cuts), len(case.order))
+  exact = run(case.process, data, path.level(boundaries)[None], z, solvers.adaptive(1e-13, 1e-13))
+  ends = run(case.process, data, dense_tables(case), z, name)
+  assert abs(slope(ends, exact[0]) - ORDERED[name].order) < 0.2
+
+
+@pytest.mark.parametrize('where', SETTINGS)
+def test_adaptive_solver_is_exact_from_boundary_to_boundary(where):
+  case, path, data, z = setting(where)
+  x = gaussian.transport(data, case.process, case.order, z)
+  boundaries = schedule.table(schedule.sequential(case.order, case.cuts), len(case.order))
+  solver = solvers.adaptive(1e-9, 1e-9)
+  table = path.level(boundaries)[None]
+  np.testing.assert_allclose(run(case.process, data, table, z, solver)[0], x, atol=1e-7)
+  np.testing.assert_allclose(run(case.process, data, table, x, solver, True)[0], z, atol=1e-7)
+
+
+def cosine(x_t, alpha):
+  """Some prediction that is not linear."""
+  return jnp.cos(3 * x_t) + alpha.mean(-1).reshape(-1, *[1] * (x_t.ndim - 1))
+
+
+@pytest.mark.parametrize('steps', [3, 4, 7, 64, 500])
+@pytest.mark.parametrize('path', paths.PATHS.values(), ids=paths.PATHS)
+def test_reversible_solver_retraces_its_steps(path, steps):
+  with jax.enable_x64(False):
+    process = Process(grouping.columns((3, 6), 3), bases.cosine((3, 6)), path)
+    table = path.level(schedule.table(schedule.sequential((1, 2, 0)), steps))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 6, 2)), jnp.float32)
+    latent = sampling.encode(cosine, process, table, x, 'reversible_heun')
+    back = sampling.sample(cosine, process, table, latent, 'reversible_heun')
+    assert back.dtype == jnp.float32
+    np.testing.assert_allclose(back, x, atol=1e-4)
+    # It is the companion that makes it exact.
+    if steps < 10:
+      alone = sampling.sample(cosine, process, table, latent.x, 'reversible_heun')
+      assert np.max(np.abs(alone - x)) > 1e-2
+
+
+def walked(solver, table, x=1.0):
+  """The levels and points at which a solver evaluates, and where it ends."""
   seen = []
 
   def predict(x_t, alpha):
-    seen.append((float(x_t[0, 0, 0]), float(alpha[0, 0])))
+    seen.append((alpha[0].tolist(), float(x_t[0, 0, 0])))
     return 2 * x_t
 
-  assert solvers.euler(predict, PROCESS, x_t, alpha, next_alpha)[0, 0, 0] == 2.0
-  assert seen == [(1.0, 0.25)]
-  seen.clear()
-  assert solvers.heun(predict, PROCESS, x_t, alpha, next_alpha)[0, 0, 0] == 2.5
-  assert seen == [(1.0, 0.25), (2.0, 0.75)]
+  k = np.shape(table)[-1]
+  process = Process(grouping.elements((k,)), bases.pixel((k,)))
+  with jax.disable_jit():
+    end = sampling.sample(predict, process, jnp.asarray(table), jnp.full((1, k, 1), x), solver)
+  return seen, end[0, :, 0].tolist()
 
 
-def test_unknown_solver_is_named_with_the_known_ones():
-  with pytest.raises(ValueError, match="solver 'rk45' is unknown; there are euler, heun"):
+def test_runge_kutta_evaluates_at_its_nodes():
+  table = [[0.25], [0.75]]
+  assert walked('euler', table) == ([([0.25], 1.0)], [2.0])
+  assert walked('midpoint', table) == ([([0.25], 1.0), ([0.5], 1.5)], [2.5])
+  assert walked('heun', table) == ([([0.25], 1.0), ([0.75], 2.0)], [2.5])
+  seen, end = walked('rk4', table)
+  assert seen == [([0.25], 1.0), ([0.5], 1.5), ([0.5], 1.75), ([0.75], 2.75)]
+  assert end[0] == pytest.approx(1 + (2 + 6 + 7 + 5.5) / 12)
+
+
+def test_adams_bashforth_extrapolates_over_uneven_steps_and_starts_anew_at_a_boundary():
+  seen, end = walked('adams_bashforth2', [[0, 0], [0.5, 0], [0.75, 0], [0.75, 0.5]])
+  first = 1 + 0.5 * 2
+  second = first + 0.25 * (4 + (4 - 2) * 0.5 / 2)
+  assert [point for _, point in seen] == [1, first, second]
+  assert end == pytest.approx([second, 1 + 0.5 * 2])
+
+
+def test_a_row_repeated_changes_nothing():
+  plain, padded = [[0], [0.5], [1]], [[0], [0], [0.5], [1], [1]]
+  for name in {*ORDERED} - {'reversible_heun'}:  # whose companion swaps sides
+    assert walked(name, plain)[1] == pytest.approx(walked(name, padded)[1]), name
+
+
+def test_every_solver_says_what_it_costs():
+  for name, solver in ORDERED.items():
+    seen, _ = walked(name, [[0], [0.5], [1]])
+    assert len(seen) == 2 * solver.evaluations + solver.reversible
+
+
+def test_a_program_holds_the_network_once_whatever_the_stages():
+  process = Process(grouping.whole((3,)), bases.pixel((3,)))
+
+  def text(solver):
+    table = np.linspace(0, 1, 5)[:, None]
+    run = jax.jit(lambda z: sampling.sample(cosine, process, table, z, solver))
+    return run.lower(jnp.ones((2, 3, 1))).as_text().count('stablehlo.cosine')
+
+  assert {name: text(name) for name in ORDERED} == {
+    **dict.fromkeys(ORDERED, 1),
+    'reversible_heun': 2,  # and once to start
+  }
+
+
+def test_unknown_solver_is_named_with_the_known_ones(monkeypatch):
+  with pytest.raises(ValueError, match="solver 'rk45' is unknown; there are adams_bashforth2, "):
     solvers.find('rk45')
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(ValueError, match="solver 'adaptive' needs diffrax: pip install diffrax"):
+    solvers.find('adaptive')
+  assert solvers.find(solvers.heun) is solvers.heun is solvers.find('heun')
