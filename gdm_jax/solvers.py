@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gdm_jax.process import Data, Process
+from gdm_jax.process import Data
 
 Predict = Callable[[Data, Float[Array, 'batch k']], Data]
 

@@ -1,4 +1,4 @@
-"""Solvers on Gaussian data, where the ODE has a closed form: the slope of the error is the order."""
+"""Solvers on Gaussian data, whose ODE has a closed form: the slope of the error is the order."""
 
 import functools
 
