@@ -73,8 +73,25 @@ def get_config() -> ConfigDict:
   sampling.order = ()  # () is the strategy's own, or 0..k-1 where that is random
   sampling.cuts = ()  # interior time boundaries for generation; () is the strategy's own
   sampling.steps = (128,)  # (total,), or one number per group in the order of generation
-  sampling.solver = 'euler'  # euler or heun
-  sampling.num = 64  # images that --mode=sample writes
+  sampling.solver = 'euler'  # euler, midpoint, heun, rk4, adams_bashforth2, reversible_heun, adaptive
+  sampling.seeds = '0-63'  # one image a seed: numbers and ranges, such as 0,5,10-99
+  sampling.labels = ()  # the classes, image i has number i of them, round and round; () is all
+  sampling.guidance = 1.0  # 1: as trained; w: u_none + w (u_label - u_none), twice the evaluations
   sampling.batch = 256  # images generated at once, over all devices
-  sampling.seed = 0  # image i grows from seed + i
+  sampling.format = 'png'  # png: a file an image; npz: one for all, also for what is no image
+  sampling.folder = 'samples'  # in the workdir; holds samples of one kind
+
+  complete = config.complete = ConfigDict()
+  complete.images = ''  # the given images: a file, a folder or a pattern such as 'mine/*.png'
+  complete.groups = ()  # the known groups by number, or
+  complete.mask = ''  # a picture of the image's size, white where it is known
+  complete.variants = 4  # completions of each image
+  complete.folder = 'completed'  # in the workdir
+
+  likelihood = config.likelihood = ConfigDict()
+  likelihood.split = ''  # of the data; '' is data.split
+  likelihood.num = 256  # examples of the split, the first ones
+  likelihood.solver = 'heun'  # the table is that of config.sampling
+  likelihood.probes = 1  # Hutchinson probes an example; 0: the exact trace
+  likelihood.seed = 0  # of the dequantisation and the probes
   return config
