@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
   model.attention = (16,)  # resolutions with self-attention, pixels; the bottleneck always has it
   model.dropout = 0.13  # probability
   model.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters are float32
+  model.classes = 0  # of the labels that the network is given, those of the data; 0: none
   model.space = 'pixel'  # where the network works under a frequency basis: pixel, or frequency
 
   train = config.train = ConfigDict()
@@ -53,6 +54,7 @@ def get_config() -> ConfigDict:
   train.duration = 200_000_000  # images
   train.weighting = 'unweighted'  # unweighted (Eq. 8), velocity (Eq. 7), active, denoising (Eq. 3)
   train.low_discrepancy = True  # training times on a comb over the batch, else independent
+  train.label_dropout = 0.1  # probability of hiding a label, so that sampling can be guided
   train.learning_rate = 1e-3  # of Adam, after the ramp
   train.ramp = 10_000_000  # images over which the learning rate rises from 0
   train.anneal = 0  # images at which the rate, falling linearly, reaches 0; 0: it does not fall
@@ -73,10 +75,10 @@ def get_config() -> ConfigDict:
   sampling.order = ()  # () is the strategy's own, or 0..k-1 where that is random
   sampling.cuts = ()  # interior time boundaries for generation; () is the strategy's own
   sampling.steps = (128,)  # (total,), or one number per group in the order of generation
-  sampling.solver = 'euler'  # euler, midpoint, heun, rk4, adams_bashforth2, reversible_heun, adaptive
+  sampling.solver = 'euler'  # of gdm_jax/solvers.py: euler, heun, adams_bashforth2, ...
   sampling.seeds = '0-63'  # one image a seed: numbers and ranges, such as 0,5,10-99
-  sampling.labels = ()  # the classes, image i has number i of them, round and round; () is all
-  sampling.guidance = 1.0  # 1: as trained; w: u_none + w (u_label - u_none), twice the evaluations
+  sampling.labels = ()  # classes to go round: seed s makes number s of them; () is all in turn
+  sampling.guidance = 1.0  # w of u_none + w (u_label - u_none), two evaluations; 1: one, as trained
   sampling.batch = 256  # images generated at once, over all devices
   sampling.format = 'png'  # png: a file an image; npz: one for all, also for what is no image
   sampling.folder = 'samples'  # in the workdir; holds samples of one kind

@@ -17,7 +17,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from gdm_jax import build, losses, main, schedule, sharding
+from gdm_jax import build, losses, main, sharding
 from gdm_jax.data import pipeline
 from gdm_jax.modes import common
 from gdm_jax.training import step as training_step
@@ -74,14 +74,10 @@ def run(config):
 
 def _groups(config, system):
   """Times, schedules, diffusion and loss of a step, around a network that returns its input."""
-  strategies = tuple(system.strategies.values())
 
   def cost(step, x):
     keys = training_step.random_keys(config.seed, step)
-    t = schedule.training_times(keys['time'], len(x), config.train.low_discrepancy)
-    plan = schedule.draw(keys['order'], strategies, len(x))
-    alpha, rate = schedule.coefficients(plan, t), schedule.rates(plan, t)
-    z = jax.random.normal(keys['latent'], x.shape, x.dtype)
+    z, alpha, rate = training_step.diffusion(config, system, keys, x)
 
     def predict(x_t, alpha):
       return x_t * alpha.mean()

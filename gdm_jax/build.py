@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import basis, grouping, losses, path, schedule, solvers
@@ -19,9 +21,13 @@ from gdm_jax.schedule import Strategy
 POSITIVE = (
   *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
   *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
-  *('sampling.num', 'sampling.batch', 'model.channels', 'model.blocks', 'data.memory_gib'),
+  *('sampling.batch', 'complete.variants', 'likelihood.num'),
+  *('model.channels', 'model.blocks', 'data.memory_gib'),
 )
-NATURAL = ('seed', 'sampling.seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'model.dropout')
+NATURAL = (
+  *('seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'train.label_dropout'),
+  *('model.dropout', 'model.classes', 'sampling.guidance', 'likelihood.probes', 'likelihood.seed'),
+)
 WHOLE = ('data.shape', 'model.multipliers', 'model.attention', 'sampling.steps')
 MAYBE_EMPTY = ('model.attention',)
 
@@ -40,7 +46,8 @@ class System:
   strategies: dict[str, Strategy]
   network: nn.Module
   predict: Callable[..., Data]
-  """predict(params, x_t, alpha, train=False, rngs=None) -> u."""
+  """predict(params, x_t, alpha, label=None, train=False, rngs=None) -> u; label int32 [batch], or
+  -1 where it is hidden."""
 
   def init(self, key) -> dict:
     """Parameters drawn from `key`."""
@@ -77,13 +84,21 @@ def system(config: ConfigDict) -> System:
   return built
 
 
-def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Array, 'rows k']:
-  """The table that `config.sampling` describes, over the refined groups. Raises ConfigError."""
+def generation(
+  config: ConfigDict, strategies: dict[str, Strategy], known: Sequence[int] = ()
+) -> Float[Array, 'rows k']:
+  """The table that `config.sampling` describes, over the refined groups.
+
+  known: groups of the strategy that must come first; an order that is free starts with them.
+  Raises ConfigError.
+  """
   c = config.sampling
   if c.strategy and c.strategy not in strategies:
     raise ConfigError(f'sampling.strategy = {c.strategy!r}: there are {", ".join(strategies)}')
-  chosen = strategies[c.strategy or next(iter(strategies))]
-  order = c.order or chosen.order or tuple(range(chosen.num_groups))
+  name = c.strategy or next(iter(strategies))
+  chosen = strategies[name]
+  groups = range(chosen.num_groups)
+  order = c.order or chosen.order or (*known, *(g for g in groups if g not in known))
   if len(order) != chosen.num_groups:
     raise ConfigError(f'sampling.order = {order}: the strategy has {chosen.num_groups} groups')
   if c.order and chosen.order and c.order != chosen.order:
@@ -92,6 +107,8 @@ def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Arr
     )
   with _naming('sampling.order', order):
     schedule.sequential(order)
+  if set(order[: len(known)]) != set(known):
+    raise ConfigError(f'groups {known} do not come first in the order {order} of {name}')
   with _naming('sampling.cuts', c.cuts):
     plan = schedule.sequential(order, c.cuts or chosen.cuts)
   with _naming('sampling.steps', c.steps):
@@ -99,7 +116,29 @@ def generation(config: ConfigDict, strategies: dict[str, Strategy]) -> Float[Arr
     table = schedule.table(plan, steps)
   with _naming('sampling.solver', c.solver):
     solvers.find(c.solver)
-  return table[:, chosen.indices]
+  # On a curved path a solver has its order along rows that are even in tau.
+  return path.PATHS[config.path].level(table)[:, chosen.indices]
+
+
+def seeds(config: ConfigDict) -> Int[np.ndarray, ' n']:
+  """The numbers of `sampling.seeds`, ascending, each once. Raises ConfigError."""
+  text, found = config.sampling.seeds, []
+  for part in text.replace(' ', '').split(','):
+    ends = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
+    first, last = (int(n) for n in (ends[1], ends[2] or ends[1])) if ends else (1, 0)
+    if not first <= last < 2**32:
+      raise ConfigError(
+        f'sampling.seeds = {text!r}: {part!r} must be a number or a range such as 0-99, '
+        'of 0 to 2**32 - 1'
+      )
+    found.append(np.arange(first, last + 1, dtype=np.uint32))
+  return np.unique(np.concatenate(found))
+
+
+def labels(config: ConfigDict, seeds: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
+  """The class that each seed makes: `sampling.labels` in turn, -1 for a model without classes."""
+  choice = config.sampling.labels or tuple(range(config.model.classes)) or (-1,)
+  return np.asarray(choice, np.int32)[np.asarray(seeds) % len(choice)]
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -175,12 +214,21 @@ def _check(config):
       raise ConfigError(f'{key} = {value} must be positive whole numbers')
   if len(config.data.shape) < 2:
     raise ConfigError(f'data.shape = {config.data.shape} must be (*grid, channels)')
-  if not config.model.dropout < 1:
-    raise ConfigError(f'model.dropout = {config.model.dropout} must be below 1')
+  for key in ('model.dropout', 'train.label_dropout'):
+    if not get(config, key) < 1:
+      raise ConfigError(f'{key} = {get(config, key)} must be below 1')
   if config.data.flip and len(config.data.shape) != 3:
     raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
-  if config.sampling.seed + config.sampling.num > 2**32:
-    raise ConfigError(f'sampling.seed = {config.sampling.seed} leaves the seeds, 0 to 2**32 - 1')
+  seeds(config)
+  labels = config.sampling.labels
+  if not all(isinstance(n, int) and 0 <= n < config.model.classes for n in labels):
+    raise ConfigError(f'sampling.labels = {labels}: model.classes = {config.model.classes}')
+  if config.sampling.guidance != 1 and not (config.model.classes and config.train.label_dropout):
+    raise ConfigError(
+      f'sampling.guidance = {config.sampling.guidance} needs a model of labels, some hidden in '
+      f'training: model.classes = {config.model.classes}, '
+      f'train.label_dropout = {config.train.label_dropout}'
+    )
   if config.basis.name == 'pixel' and config.model.space == 'frequency':
     raise ConfigError("model.space = 'frequency' needs a frequency basis, not basis.name = 'pixel'")
   if 0 < config.train.anneal < config.train.duration:
@@ -193,6 +241,7 @@ def _check(config):
     'train.weighting': (config.train.weighting, tuple(losses.WEIGHTINGS)),
     'model.space': (config.model.space, ('pixel', 'frequency')),
     'model.dtype': (config.model.dtype, ('float32', 'bfloat16')),
+    'sampling.format': (config.sampling.format, ('png', 'npz')),
   }
   for key, (value, valid) in choices.items():
     if value not in valid:
@@ -200,7 +249,12 @@ def _check(config):
 
 
 def _network(c, grid, channels, levels):
-  common = {'out_channels': channels, 'augment_dim': levels, 'dtype': jnp.dtype(c.dtype)}
+  common = {
+    'out_channels': channels,
+    'num_classes': c.classes,
+    'augment_dim': levels,
+    'dtype': jnp.dtype(c.dtype),
+  }
   if c.name == 'mlp':
     return mlp.MLP(width=c.channels, depth=c.blocks, **common)
   if c.name != 'ddpmpp':
@@ -222,13 +276,14 @@ def _network(c, grid, channels, levels):
 
 
 def _predictor(network, process, space):
-  def apply(x_t, params, alpha, train, rngs):
+  def apply(x_t, params, alpha, label, train, rngs):
     levels = process.coefficient_map(alpha).astype(x_t.dtype)
     noise = NOISE_LABELS * (1 - levels.mean(tuple(range(1, levels.ndim))))
     return network.apply(
       {'params': params},
       jnp.concatenate([x_t, levels], -1),
       noise,
+      class_label=None if label is None else jax.nn.one_hot(label, network.num_classes),
       augment_label=alpha if network.augment_dim else None,
       train=train,
       rngs=rngs,
@@ -237,8 +292,8 @@ def _predictor(network, process, space):
   if space == 'frequency':
     apply = losses.in_frequency_space(apply, process.basis)
 
-  def predict(params, x_t, alpha, train=False, rngs=None):
-    return apply(x_t, params, alpha, train, rngs)
+  def predict(params, x_t, alpha, label=None, train=False, rngs=None):
+    return apply(x_t, params, alpha, label, train, rngs)
 
   return predict
 

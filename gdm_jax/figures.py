@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, UnidentifiedImageError
 
 matplotlib.use('Agg')
 
@@ -26,13 +26,24 @@ def is_image(shape: Sequence[int]) -> bool:
   return len(shape) == 3 and shape[-1] in (1, 3)
 
 
-def overview(x: Float[np.ndarray, 'n *grid c'], tile: int = 48) -> Picture:
+def faded(
+  x: Float[np.ndarray, 'h w c'], known: Bool[np.ndarray, 'h w 1']
+) -> Float[np.ndarray, 'h w c']:
+  """An image with what is not known in a checked grey."""
+  checks = np.indices(x.shape[:2]).sum(0)[..., None] % 2
+  return np.where(known, x, 0.1 + 0.2 * checks)
+
+
+def overview(
+  x: Float[np.ndarray, 'n *grid c'], tile: int = 48, columns: int | None = None
+) -> Picture:
   """One picture of n examples: a grid of images, a scatter of 2-D points, or curves.
 
-  Images are enlarged by whole factors to about `tile` pixels, so that an 8 x 8 digit is readable.
+  Images are enlarged by whole factors to about `tile` pixels, so that an 8 x 8 digit is readable;
+  columns: how many side by side, by default as many as lines.
   """
   if is_image(x.shape[1:]):
-    return _image_grid(x, tile)
+    return _image_grid(x, tile, columns)
   figure, axes = plt.subplots(figsize=(4, 4), dpi=100)
   flat = np.asarray(x).reshape(len(x), -1)
   if flat.shape[1] == 2:
@@ -50,6 +61,25 @@ def save(file: pathlib.Path, picture: UInt8[np.ndarray, 'h w *c']):
   """Writes one picture, PNG by its name."""
   file.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(file)
+
+
+def load(file: pathlib.Path, shape: tuple[int, ...] | None = None) -> Float[np.ndarray, 'h w c']:
+  """A picture as data in [-1, 1]; `to_uint8` gives its bytes back.
+
+  shape: what the picture must have; grey and colour are converted into one another for it, and
+  transparency is dropped. Raises ValueError where it has another size, or is no picture.
+  """
+  try:
+    with Image.open(file) as image:
+      mode = {1: 'L', 3: 'RGB'}[shape[-1]] if shape else image.mode
+      pixels = np.asarray(image.convert(mode))
+  except (OSError, UnidentifiedImageError) as error:
+    raise ValueError(f'{file} cannot be read as a picture ({error})') from None
+  pixels = pixels.reshape(*pixels.shape[:2], -1)
+  if shape and pixels.shape != tuple(shape):
+    height, width = shape[:2]
+    raise ValueError(f'{file} is {pixels.shape[0]} x {pixels.shape[1]}, not {height} x {width}')
+  return (pixels / np.float32(127.5) - 1).astype(np.float32)
 
 
 def animate(file: pathlib.Path, pictures: Sequence[Picture], seconds: float = 4.0):
@@ -78,9 +108,28 @@ def plot_loss(file: pathlib.Path, metrics: pathlib.Path):
   plt.close(figure)
 
 
-def _image_grid(x, tile):
+def plot_bars(
+  file: pathlib.Path,
+  names: Sequence[str],
+  values: Sequence[float],
+  errors: Sequence[float],
+  **labels: str,
+):
+  """Bars with error bars; labels: xlabel, ylabel, title."""
+  width = float(np.clip(0.5 * len(names), 4, 12))
+  figure, axes = plt.subplots(figsize=(width, 3.5), dpi=120, layout='constrained')
+  axes.bar(range(len(names)), values, yerr=errors, capsize=3, color='tab:blue')
+  shown = range(0, len(names), -(-len(names) // 24))
+  axes.set_xticks(shown, [names[i] for i in shown])
+  axes.axhline(0, color='black', lw=0.8)
+  axes.set(**labels)
+  figure.savefig(file)
+  plt.close(figure)
+
+
+def _image_grid(x, tile, columns):
   n, h, w, _ = x.shape
-  columns = int(np.ceil(np.sqrt(n)))
+  columns = columns or int(np.ceil(np.sqrt(n)))
   lines = -(-n // columns)
   factor, gap = max(tile // max(h, w), 1), 2
   tiles = to_uint8(x).repeat(factor, 1).repeat(factor, 2)

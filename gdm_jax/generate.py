@@ -1,7 +1,7 @@
 """Generation over all devices: from seeds to data, in pieces short enough to show progress."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -17,19 +17,41 @@ PIECE = 16  # steps of a table per dispatched program: few enough to show progre
 class Generator:
   """A model ready to generate: compiled once, then called with any seeds, tables and parameters.
 
-  Image i depends on seed i alone, not on the batch or the number of devices (up to rounding).
+  Image i depends on seed i (and its label) alone, not on the batch or the number of devices, up
+  to rounding.
   """
 
-  def __init__(self, system: System, shape: tuple[int, ...], solver: str, mesh: Mesh):
+  def __init__(
+    self,
+    system: System,
+    shape: tuple[int, ...],
+    solver: str,
+    mesh: Mesh,
+    guidance: float = 1.0,
+  ):
     split, everywhere = sharding.split(mesh), sharding.everywhere(mesh)
+    process = system.process
     self._devices = mesh.size
-    self._latents = jax.jit(functools.partial(sampling.latents, shape=shape), out_shardings=split)
 
-    def walk(params, rows, x):
+    def predictor(params, labels):
       predict = functools.partial(system.predict, params)
-      return sampling.sample(predict, system.process, rows, x, solver)
+      return sampling.guided(predict, labels, guidance)
 
-    self._walk = jax.jit(walk, in_shardings=(everywhere, everywhere, split), out_shardings=split)
+    def start(params, rows, x, labels):
+      return sampling.start(predictor(params, labels), process, rows, x, solver)
+
+    def walk(params, rows, state, labels):
+      return sampling.walk(predictor(params, labels), process, rows, state, solver)
+
+    def compiled(function):
+      shardings = (everywhere, everywhere, split, split)
+      return jax.jit(function, in_shardings=shardings, out_shardings=split)
+
+    self._latents = jax.jit(functools.partial(sampling.latents, shape=shape), out_shardings=split)
+    self._given = jax.jit(
+      functools.partial(sampling.given, process), static_argnums=1, out_shardings=split
+    )
+    self._start, self._walk = compiled(start), compiled(walk)
     self._gather = jax.jit(lambda x: x, out_shardings=everywhere)
 
   def states(
@@ -37,26 +59,52 @@ class Generator:
     params: dict,
     table: Float[Array, 'rows k'],
     seeds: Int[np.ndarray, ' batch'],
+    labels: Int[np.ndarray, ' batch'] | None = None,
+    known: Float[np.ndarray, 'batch *grid c'] | None = None,
+    groups: Sequence[int] = (),
     piece: int = PIECE,
   ) -> Iterator[Float[np.ndarray, 'batch *grid c']]:
-    """The state of every image: its latent, then after each piece; the last one is the data."""
-    padded = np.resize(seeds, -(-len(seeds) // self._devices) * self._devices)
-    x = self._latents(padded.astype(np.uint32))
-    yield np.asarray(self._gather(x))[: len(seeds)]
-    for rows in pieces(table, piece):
-      x = self._walk(params, rows, x)
-      yield np.asarray(self._gather(x))[: len(seeds)]
+    """Every image where it starts, then after each piece of the table; the last one is the data.
 
-  def images(self, params: dict, table: Float[Array, 'rows k'], seeds) -> np.ndarray:
-    """Data [batch, *grid, channels] of the seeds."""
-    for x in self.states(params, table, seeds):
+    known, groups: data whose groups are given, so that only the remaining rows are walked
+    (`sampling.complete`). labels: classes, -1 for none.
+    """
+    count = len(seeds)
+    labels = np.full(count, -1) if labels is None else labels
+
+    def whole(x):  # so that every device has as many
+      return np.resize(x, (-(-count // self._devices) * self._devices, *np.shape(x)[1:]))
+
+    labels = whole(labels).astype(np.int32)
+    x = self._latents(whole(seeds).astype(np.uint32))
+    if known is not None:
+      x = self._given(whole(known), tuple(groups), x)
+      table = sampling.remaining(table, groups)
+    yield np.asarray(self._gather(x))[:count]
+    state = None
+    for rows in pieces(table, piece):
+      state = state or self._start(params, rows, x, labels)
+      state = self._walk(params, rows, state, labels)
+      yield np.asarray(self._gather(state.x))[:count]
+
+  def images(
+    self, params: dict, table: Float[Array, 'rows k'], seeds: Int[np.ndarray, ' batch'], **options
+  ) -> Float[np.ndarray, 'batch *grid c']:
+    """Data of the seeds; options as for `states`."""
+    for x in self.states(params, table, seeds, **options):
       final = x
     return final
 
 
 def pieces(table: Float[Array, 'rows k'], most: int = PIECE) -> list[Float[Array, 'piece k']]:
-  """The table cut into equal runs of at most that many steps, neighbours sharing a row."""
+  """The table cut into runs of at most that many steps, neighbours sharing a row.
+
+  The runs are equally long where that does not make them short, since each length is compiled.
+  """
   table = np.asarray(table)
   steps = len(table) - 1
+  if not steps:
+    return []
   size = max(n for n in range(1, most + 1) if steps % n == 0)
-  return [table[i : i + size + 1] for i in range(0, steps, size)]
+  count = steps // size if 2 * size > most else -(-steps // most)
+  return [table[run[0] : run[-1] + 2] for run in np.array_split(np.arange(steps), count)]

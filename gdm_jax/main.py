@@ -1,6 +1,6 @@
 """Groupwise diffusion models from the command line.
 
-  python -m gdm_jax.main --config=configs/digits.py [--mode=train|sample] [--workdir=DIR]
+  python -m gdm_jax.main --config=configs/digits.py [--mode=MODE] [--workdir=DIR]
                          [--dry_run] [--config.KEY=VALUE ...]
 
   --config      a file with get_config(); configs/ holds one for every run of the README
@@ -8,11 +8,16 @@
                 or --config.sampling.order=3,1,0,2; configs/default.py explains every field
   --mode        train (default): train, or resume where this workdir stopped; leaves samples.png,
                   generation.gif, loss.png, metrics.jsonl, config.json and checkpoints/
-                sample: write config.sampling.num images of the newest checkpoint to samples/
+                sample: write an image for each of config.sampling.seeds (such as 0-49999) to
+                  samples/; run again, it makes those that are missing
+                complete: keep the known groups of config.complete.images (by number, or from a
+                  mask) and generate the rest, to completed/
+                likelihood: log p(x) of the data, in all and group by group, to likelihood/
   --workdir     default: runs/<config name>
   --dry_run     print the config, the parameters and the cost, and exit
 
-To resume, run the same command again. Ctrl-C and SIGTERM save first.
+To resume, run the same command again. Ctrl-C and SIGTERM save first. The modes after training
+take the model as the workdir's config.json describes it.
 Exit codes: 0 done, 1 training failed, 2 bad input, 128 + n stopped by signal n.
 """
 
@@ -25,7 +30,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-MODES = ('train', 'sample')
+MODES = ('train', 'sample', 'complete', 'likelihood')
 
 
 class UsageError(ValueError):
@@ -48,14 +53,18 @@ def main(argv: Sequence[str]) -> int:
   # After parsing, so that a mistyped flag and --help answer at once.
   from gdm_jax.build import ConfigError
   from gdm_jax.data.sources import DataError
-  from gdm_jax.modes import describe, sample, train
+  from gdm_jax.modes import complete, describe, likelihood, sample, train
+  from gdm_jax.training.checkpoint import adopt_model
   from gdm_jax.training.loop import Interrupted, TrainingError
 
+  modes = {'train': train, 'sample': sample, 'complete': complete, 'likelihood': likelihood}
   try:
+    if mode != 'train':
+      adopt_model(config, workdir, _overridden(argv))
     if dry_run:
       describe.run(config)
     else:
-      {'train': train, 'sample': sample}[mode].run(config, workdir)
+      modes[mode].run(config, workdir)
   except (ConfigError, DataError) as error:
     return _fail(error, 2)
   except TrainingError as error:
@@ -64,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     print(stop, file=sys.stderr)
     return 128 + stop.signal
   except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
+    print('interrupted; run the same command again to go on', file=sys.stderr)
     return 130
   return 0
 
@@ -132,6 +141,11 @@ def _config_file(argv):
         raise UsageError(f'--config={file}: no such file; see configs/')
       return file, [*argv[1:i], *argv[i + 1 + len(following) :]]
   raise UsageError('--config is missing, e.g. --config=configs/digits.py (--help explains)')
+
+
+def _overridden(argv):
+  """The keys of the overrides."""
+  return {a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')}
 
 
 def _bad_override(argv, error):

@@ -33,3 +33,12 @@ def load(config: ConfigDict):
   """The training data. Raises sources.DataError."""
   c = config.data
   return sources.load(c.name, c.split, c.shape, c.data_dir or None, int(c.memory_gib * 2**30))
+
+
+def check_classes(config: ConfigDict, source: sources.Source):
+  """Raises ConfigError where the network's classes are not those of the data."""
+  if config.model.classes not in (0, source.num_classes):
+    raise ConfigError(
+      f'model.classes = {config.model.classes}: {config.data.name} has {source.num_classes}; '
+      'must be that, or 0 for a model that is given no labels'
+    )

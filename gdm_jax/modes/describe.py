@@ -58,8 +58,9 @@ def training_flops(config: ConfigDict, system: build.System) -> float:
   optimizer = build.optimizer(config)
   state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
   x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)
+  label = jax.ShapeDtypeStruct((config.train.batch,), jnp.int32)
   step = training_step.make(config, system, optimizer)
-  return _flops(step, state, {'x': x}) / config.train.batch
+  return _flops(step, state, {'x': x, 'label': label}) / config.train.batch
 
 
 def _flops(function, *args):

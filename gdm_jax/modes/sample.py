@@ -5,62 +5,49 @@ import pathlib
 import jax
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, generate, sharding
-from gdm_jax.build import ConfigError
-from gdm_jax.modes import common
-from gdm_jax.training.checkpoint import Checkpoints, check_unchanged
+from gdm_jax.modes.folder import Folder
+from gdm_jax.training.checkpoint import trained
 from gdm_jax.training.logger import say
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
-  """Writes `sampling.num` examples to workdir/samples, image i from seed `sampling.seed` + i.
+  """Writes an example for every one of `sampling.seeds` to workdir/samples, and grid.png.
 
-  PNG files for images, one samples.npz for other data, and grid.png with the first of them.
-  Raises ConfigError where the workdir holds no checkpoint of this config.
+  Seeds that have theirs are left out, so a run that was stopped goes on. Raises ConfigError where
+  the workdir holds no checkpoint of this config, or the folder samples of another kind.
   """
+  c, shape = config.sampling, config.data.shape
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  check_unchanged(config, workdir, generating=True)
-  folder = workdir / 'samples'
-  if not (workdir / 'checkpoints').is_dir():
-    raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
-
+  seeds = build.seeds(config)
   mesh = sharding.mesh()
-  layout = sharding.everywhere(mesh)
-  target = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
-    jax.eval_shape(system.init, jax.random.key(0)),
-  )
-  with Checkpoints(workdir) as checkpoints:
-    if checkpoints.latest() is None:
-      raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
-    params, step = checkpoints.restore_ema(target), checkpoints.latest()
-  common.make_workdir(folder)
+  params, step = trained(config, workdir, system, mesh)
+  generator = generate.Generator(system, shape, c.solver, mesh, c.guidance)
 
-  c = config.sampling
-  generator = generate.Generator(system, config.data.shape, c.solver, mesh)
-  seeds = c.seed + np.arange(c.num)
-  batch = min(c.batch, c.num)
-  primary = jax.process_index() == 0
-  made = []
-  steps = len(table) - 1
-  with tqdm.tqdm(total=c.num * steps, unit='evaluations', disable=None) as bar:
-    for some in np.split(seeds, range(batch, c.num, batch)):
+  kind = {key: c[key] for key in c if key not in ('seeds', 'batch', 'folder')}
+  single_file = c.format == 'npz' or not figures.is_image(shape)
+  folder = Folder(workdir / c.folder, {**kind, 'checkpoint': step}, single_file)
+  missing = multihost_utils.broadcast_one_to_all(folder.missing(seeds))  # all must agree
+  wanted, steps = seeds[missing], len(table) - 1
+  batch = min(c.batch, max(len(wanted), 1))
+  if len(wanted) < len(seeds):
+    say(f'{len(seeds) - len(wanted):,} of {len(seeds):,} samples are there already')
+
+  with tqdm.tqdm(total=len(wanted), unit=' samples', unit_scale=True, disable=None) as bar:
+    for some in np.split(wanted, range(batch, len(wanted), batch)) if len(wanted) else ():
       full = np.resize(some, batch)  # the last batch too, so that one program serves all
+      states = generator.states(params, table, full, build.labels(config, full))
       pieces = len(generate.pieces(table))
-      states = generator.states(params, table, full)
       x = next(states)  # the latents
       for x in states:  # noqa: B007 (the last one is the data)
-        bar.update(len(some) * steps // pieces)
-      made.append(x[: len(some)])
-      if primary and figures.is_image(config.data.shape):
-        for seed, image in zip(some, figures.to_uint8(made[-1]), strict=True):
-          figures.save(folder / f'{seed:06d}.png', image)
-  if primary:
-    first = np.concatenate(made)[: config.log.grid**2]
-    figures.save(folder / 'grid.png', figures.overview(first))
-    if not figures.is_image(config.data.shape):
-      np.savez(folder / 'samples.npz', x=np.concatenate(made), seeds=seeds)
-  say(f'{c.num} samples of step {step:,} with {c.solver}, {steps} steps: see {folder}')
+        bar.update(len(some) / pieces)
+      folder.write(some, x[: len(some)])
+  multihost_utils.sync_global_devices('samples')
+  first = folder.finish(seeds[: config.log.grid**2])
+  if jax.process_index() == 0:
+    figures.save(folder.path / 'grid.png', figures.overview(first))
+  say(f'{len(seeds):,} samples of step {step:,} with {c.solver}, {steps} steps: see {folder.path}')

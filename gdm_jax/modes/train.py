@@ -30,6 +30,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   common.check_devices(config, 'train.batch')
   check_unchanged(config, workdir)
   source = common.load(config)
+  common.check_classes(config, source)
   common.make_workdir(workdir)
 
   mesh = sharding.mesh()
@@ -42,7 +43,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  generator = generate.Generator(system, config.data.shape, config.sampling.solver, mesh)
+  c = config.sampling
+  generator = generate.Generator(system, config.data.shape, c.solver, mesh, c.guidance)
 
   with loop.collect_signals() as received:
 
@@ -50,9 +52,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       """The grid's states while generating; None where a signal came in between."""
       frames = []
       side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
-      seeds = config.sampling.seed + np.arange(side**2)
+      seeds = build.seeds(config)[0] + np.arange(side**2, dtype=np.uint32)
       bar = tqdm.tqdm(
-        generator.states(state.ema, table, seeds, FRAME),
+        generator.states(state.ema, table, seeds, build.labels(config, seeds), piece=FRAME),
         desc='samples',
         total=1 + len(generate.pieces(table, FRAME)),
         leave=False,

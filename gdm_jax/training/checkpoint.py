@@ -7,16 +7,22 @@ the position in the data, and what it was made with.
 import importlib.metadata
 import json
 import pathlib
+from collections.abc import Collection
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import gdm_jax
-from gdm_jax.build import ConfigError
+from gdm_jax import sharding
+from gdm_jax.build import ConfigError, System, get
 from gdm_jax.training.step import TrainState
 
-FREE = ('cpu_devices', 'log.', 'checkpoint.', 'sampling.', 'data.data_dir', 'data.memory_gib')
+FREE = (
+  *('cpu_devices', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
+  *('sampling.', 'complete.', 'likelihood.'),
+)
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
 MODEL = ('data.shape', 'basis.', 'path', 'strategies.', 'model.')
@@ -105,6 +111,26 @@ class Checkpoints:
         )
 
 
+def trained(
+  config: ConfigDict, workdir: pathlib.Path, system: System, mesh: Mesh
+) -> tuple[dict, int]:
+  """The newest EMA parameters of a workdir, on every device, and their step.
+
+  Raises ConfigError where the workdir holds no checkpoint, or one of another model.
+  """
+  check_unchanged(config, workdir, generating=True)
+  if (workdir / 'checkpoints').is_dir():
+    layout = sharding.everywhere(mesh)
+    target = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
+      jax.eval_shape(system.init, jax.random.key(0)),
+    )
+    with Checkpoints(workdir) as checkpoints:
+      if (step := checkpoints.latest()) is not None:
+        return checkpoints.restore_ema(target), step
+  raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
+
+
 def versions() -> dict[str, str]:
   """What the run is made with."""
   installed = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -122,16 +148,16 @@ def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool 
   """Raises ConfigError naming the keys in which the workdir's own config differs.
 
   A run may be lengthened, and the keys in FREE changed; for generating, only what describes the
-  model matters.
+  model matters. Keys that the program had not yet when the workdir was made do not count.
   """
   file = workdir / 'config.json'
   if not file.exists():
     return
   old, new = (dict(_flatten(json.loads(c))) for c in (file.read_text(), config.to_json()))
   changed = [
-    f'{key} = {new.get(key)} (there {old.get(key)})'
-    for key in sorted({*old, *new})
-    if old.get(key) != new.get(key)
+    f'{key} = {new[key]} (there {old[key]})'
+    for key in sorted({*old} & {*new})
+    if old[key] != new[key]
     and (key.startswith(MODEL) or not generating)
     and not key.startswith(FREE)
     and not (key == 'train.duration' and new[key] > old[key])
@@ -141,6 +167,29 @@ def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool 
       f'{workdir} holds a run with another config: {", ".join(changed)}; '
       'take another --workdir or the same config'
     )
+
+
+def adopt_model(config: ConfigDict, workdir: pathlib.Path, explicit: Collection[str]):
+  """Makes `config` describe the model that the workdir holds, but for the keys named explicitly.
+
+  So a run with overrides can be sampled without repeating them.
+  """
+  file = workdir / 'config.json'
+  if not file.exists():
+    return
+  saved = _tuples(json.loads(file.read_text()))
+  if not any(key.startswith('strategies.') for key in explicit):
+    config.strategies = ConfigDict(saved['strategies'])
+  for key, value in _flatten(saved):
+    if key.startswith(MODEL) and not key.startswith('strategies.') and key not in explicit:
+      *sections, name = key.split('.')
+      (get(config, '.'.join(sections)) if sections else config)[name] = value
+
+
+def _tuples(tree):
+  if isinstance(tree, dict):
+    return {key: _tuples(value) for key, value in tree.items()}
+  return tuple(tree) if isinstance(tree, list) else tree
 
 
 def _flatten(tree, prefix=''):

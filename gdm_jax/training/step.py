@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from gdm_jax import losses, schedule
 from gdm_jax.build import System
+from gdm_jax.process import Data, Levels
 
-STREAMS = ('init', 'time', 'order', 'latent', 'dropout')
+STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
 
 
 @flax.struct.dataclass
@@ -46,31 +47,41 @@ def make(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[Array, '']]]]:
   """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
 
-  batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32 as it is, [batch, *grid, c].
-  metrics: 'loss', the batch's mean, and 'gradient_norm'.
+  batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32 as it is, [batch, *grid, c];
+  batch['label']: int32 [batch]. metrics: 'loss', the batch's mean, and 'gradient_norm'.
   """
-  c, process = config.train, system.process
-  strategies = tuple(system.strategies.values())
 
   def step(state, batch):
     x = to_model_units(batch['x'])
     keys = random_keys(config.seed, state.step)
-    t = schedule.training_times(keys['time'], len(x), c.low_discrepancy)
-    plan = schedule.draw(keys['order'], strategies, len(x))
-    alpha, rate = schedule.coefficients(plan, t), schedule.rates(plan, t)
-    z = jax.random.normal(keys['latent'], x.shape, x.dtype)
+    z, alpha, rate = diffusion(config, system, keys, x)
+    label = None
+    if config.model.classes:
+      hidden = jax.random.bernoulli(keys['label'], config.train.label_dropout, (len(x),))
+      label = jnp.where(hidden, -1, batch['label'])
 
     def mean_loss(params):
       def predict(x_t, alpha):
         rngs = {'dropout': keys['dropout']}
-        return system.predict(params, x_t, alpha, train=True, rngs=rngs)
+        return system.predict(params, x_t, alpha, label, train=True, rngs=rngs)
 
-      return jnp.mean(losses.loss(predict, process, x, z, alpha, rate, c.weighting))
+      weighting = config.train.weighting
+      return jnp.mean(losses.loss(predict, system.process, x, z, alpha, rate, weighting))
 
     loss, gradient = jax.value_and_grad(mean_loss)(state.params)
     return update(config, optimizer, state, loss, gradient)
 
   return step
+
+
+def diffusion(
+  config: ConfigDict, system: System, keys: dict[str, jax.Array], x: Data
+) -> tuple[Data, Levels, Levels]:
+  """What a step draws for its data: latents z, signal levels and their rates, [batch, k]."""
+  t = schedule.training_times(keys['time'], len(x), config.train.low_discrepancy)
+  plan = schedule.draw(keys['order'], tuple(system.strategies.values()), len(x))
+  z = jax.random.normal(keys['latent'], x.shape, x.dtype)
+  return z, schedule.coefficients(plan, t), schedule.rates(plan, t)
 
 
 def update(

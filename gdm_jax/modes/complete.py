@@ -1,0 +1,135 @@
+"""--mode=complete: images of which some groups are given, the rest generated.
+
+A cascade's coarse group given is super-resolution, blocks are in- and outpainting, rows extend an
+image upward or downward.
+"""
+
+import glob
+import pathlib
+
+import jax
+import numpy as np
+import tqdm
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from gdm_jax import build, figures, generate, sharding
+from gdm_jax.build import ConfigError
+from gdm_jax.modes import common
+from gdm_jax.training.checkpoint import trained
+from gdm_jax.training.logger import say
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+
+
+def run(config: ConfigDict, workdir: pathlib.Path):
+  """Writes `complete.variants` completions of every image, variant v from the v-th seed.
+
+  Files are workdir/completed/NAME_V.png; completed.png shows, line by line, what was given, the
+  whole image, and the variants. Raises ConfigError for images or known groups that do not fit.
+  """
+  c, shape = config.complete, config.data.shape
+  system = build.system(config)
+  files = _files(c.images)
+  images = np.stack([_load('complete.images', file, shape) for file in files])
+  table, groups = plan(config, system)
+  mesh = sharding.mesh()
+  params, step = trained(config, workdir, system, mesh)
+  folder = workdir / c.folder
+  common.make_workdir(folder)
+
+  s = config.sampling
+  generator = generate.Generator(system, shape, s.solver, mesh, s.guidance)
+  seeds = np.resize(build.seeds(config)[: c.variants], c.variants)
+  known = np.isin(np.asarray(system.process.grouping.labels), groups)[..., None]
+  lines = []
+  for file, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
+    made = generator.images(
+      params,
+      table,
+      seeds,
+      labels=build.labels(config, seeds),
+      known=np.repeat(image[None], c.variants, axis=0),
+      groups=groups,
+    )
+    lines += [figures.faded(image, known), image, *made]
+    if jax.process_index() == 0:
+      for v, variant in enumerate(figures.to_uint8(made)):
+        figures.save(folder / f'{file.stem}_{v}.png', variant)
+  if jax.process_index() == 0:
+    sheet = figures.overview(np.stack(lines), columns=2 + c.variants)
+    figures.save(folder / 'completed.png', sheet)
+  say(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
+
+
+def plan(
+  config: ConfigDict, system: build.System
+) -> tuple[Float[np.ndarray, 'rows k'], tuple[int, ...]]:
+  """The table that generates the rest, and the refined groups that are given.
+
+  Without `sampling.strategy`, of the first strategy in which the given can come first. Raises
+  ConfigError that says in which order each strategy generates.
+  """
+  c, strategies, refusals = config.complete, system.strategies, []
+  if bool(c.groups) == bool(c.mask):
+    raise ConfigError(
+      f'complete.groups = {c.groups} and complete.mask = {c.mask!r}: give one of them'
+    )
+  mask = _mask(config) if c.mask else None
+  for name in [config.sampling.strategy] if config.sampling.strategy else strategies:
+    one = config.copy_and_resolve_references()
+    one.sampling.strategy = name
+    try:
+      build.generation(one, strategies)
+      known = _inside(mask, system, strategies[name]) if c.mask else c.groups
+      _check_groups(known, strategies[name])
+      table = build.generation(one, strategies, known)
+    except ConfigError as error:
+      refusals.append(str(error))
+    else:
+      given = np.flatnonzero(np.isin(strategies[name].indices, known))
+      return table, tuple(int(g) for g in given)
+  raise ConfigError('; '.join(refusals))
+
+
+def _check_groups(known, strategy):
+  k = strategy.num_groups
+  if not all(isinstance(g, int) and 0 <= g < k for g in known) or len(set(known)) in (0, k):
+    raise ConfigError(
+      f'complete.groups = {known} must be some of the groups 0 to {k - 1}, and not all of them'
+    )
+
+
+def _inside(mask, system, strategy):
+  """The strategy's groups that a mask covers. Raises ConfigError for the first that it cuts."""
+  labels = strategy.indices[np.asarray(system.process.grouping.labels)]
+  for group in range(strategy.num_groups):
+    covered, size = np.count_nonzero(mask & (labels == group)), np.count_nonzero(labels == group)
+    if covered not in (0, size):
+      raise ConfigError(f'complete.mask cuts group {group}: {covered} of its {size} positions')
+  return tuple(int(g) for g in np.unique(labels[mask]))
+
+
+def _mask(config):
+  if config.basis.name != 'pixel':
+    raise ConfigError(f'complete.mask needs basis.name = pixel, not {config.basis.name!r}')
+  size = config.data.shape[:2]
+  return _load('complete.mask', pathlib.Path(config.complete.mask), (*size, 1))[..., 0] > 0
+
+
+def _files(pattern):
+  path = pathlib.Path(pattern).expanduser()
+  found = sorted(path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(str(path))))
+  files = [file for file in found if file.suffix.lower() in SUFFIXES]
+  if not pattern or not files:
+    raise ConfigError(f'complete.images = {pattern!r}: no pictures there')
+  return files
+
+
+def _load(key, file, shape):
+  if not figures.is_image(shape):
+    raise ConfigError(f'{key}: data.shape = {shape} is no picture')
+  try:
+    return figures.load(file, shape)
+  except ValueError as error:
+    raise ConfigError(f'{key}: {error}') from None

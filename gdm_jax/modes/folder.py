@@ -1,0 +1,95 @@
+"""A folder of samples: one file a seed or one for all, each written whole or not at all."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+
+from gdm_jax import figures
+from gdm_jax.build import ConfigError
+from gdm_jax.modes import common
+
+
+class Folder:
+  """Samples by their seeds. What is there already is kept, and need not be made again.
+
+  settings: all that the samples depend on beside their seeds; they are written into the folder,
+  and a folder made with other settings raises ConfigError naming those that differ.
+  """
+
+  def __init__(self, path: pathlib.Path, settings: dict, single_file: bool):
+    self.path, self._single_file = path, single_file
+    settings = json.loads(json.dumps(settings))  # tuples become lists
+    file = path / 'settings.json'
+    if path.is_dir() and any(path.iterdir()):
+      there = json.loads(file.read_text()) if file.exists() else {}
+      differing = [
+        f'{key} = {settings.get(key)} (there {there.get(key)})'
+        for key in sorted({*settings, *there})
+        if settings.get(key) != there.get(key)
+      ]
+      if differing:
+        raise ConfigError(
+          f'{path} holds samples made otherwise: {", ".join(differing)}; '
+          'remove it or take another --config.sampling.folder'
+        )
+    common.make_workdir(path)
+    if jax.process_index() == 0:
+      for torn in path.glob('*.tmp'):
+        torn.unlink()
+      _whole(file, lambda f: f.write(json.dumps(settings, indent=2).encode()))
+
+  def missing(self, seeds: Int[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
+    """Which of the seeds have no sample yet."""
+    if not self._single_file:
+      return np.array([not self._image(seed).exists() for seed in seeds])
+    there = [np.load(file)['seeds'] for file in self._arrays()]
+    return ~np.isin(seeds, np.concatenate([[], *there]))
+
+  def write(self, seeds: Int[np.ndarray, ' n'], x: Float[np.ndarray, 'n *grid c']):
+    """Adds samples; of images, every process writes its share."""
+    if self._single_file:
+      if jax.process_index() == 0:
+        _save(self.path / f'samples-{seeds[0]}-{seeds[-1]}.npz', seeds, x)
+      return
+    mine = slice(jax.process_index(), None, jax.process_count())
+    for seed, image in zip(seeds[mine], figures.to_uint8(x[mine]), strict=True):
+      picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+      _whole(self._image(seed), lambda f, p=picture: p.save(f, 'png'))
+
+  def finish(self, seeds: Int[np.ndarray, ' n']) -> Float[np.ndarray, 'n *grid c']:
+    """Joins the parts of a single file; returns the samples of the seeds."""
+    if not self._single_file:
+      return np.stack([figures.load(self._image(seed)) for seed in seeds])
+    parts = [np.load(file) for file in self._arrays()]
+    every = np.concatenate([part['seeds'] for part in parts])
+    every, first = np.unique(every, return_index=True)
+    x = np.concatenate([part['x'] for part in parts])[first]
+    if jax.process_index() == 0:
+      files = self._arrays()
+      _save(self.path / 'samples.npz', every, x)
+      for file in files:
+        if file.name != 'samples.npz':
+          file.unlink()
+    return x[np.searchsorted(every, seeds)]
+
+  def _image(self, seed):
+    return self.path / f'{seed:06d}.png'
+
+  def _arrays(self):
+    return sorted(self.path.glob('samples*.npz'))
+
+
+def _save(file, seeds, x):
+  _whole(file, lambda f: np.savez(f, x=x, seeds=seeds))
+
+
+def _whole(file, write):
+  """Writes a file under another name and renames it, so that no reader ever sees half of it."""
+  temporary = file.with_name(file.name + '.tmp')
+  with temporary.open('wb') as f:
+    write(f)
+  temporary.replace(file)

@@ -1,0 +1,141 @@
+"""--mode=sample: an image is a function of its seed, and a run can be stopped and gone on with."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gdm_jax import main
+from gdm_jax.modes.folder import Folder
+from tests import runs
+
+
+def arguments(workdir, folder, *overrides):
+  folder = f'--config.sampling.folder={folder}'
+  return runs.arguments(workdir, '--mode=sample', folder, *overrides, steps=8)
+
+
+def images(folder):
+  files = sorted(folder.glob('0*.png'))
+  return {int(f.stem): np.asarray(Image.open(f)).astype(int) for f in files}
+
+
+def largest_difference(some, reference):
+  return max(np.abs(image - reference[seed]).max() for seed, image in some.items())
+
+
+@pytest.fixture(scope='module')
+def reference(trained):
+  """The first 70 images, all at once on one device."""
+  args = arguments(trained, 'ref', '--config.sampling.seeds=0-69', '--config.sampling.batch=70')
+  assert main.main(['', *args]) == 0
+  found = images(trained / 'ref')
+  assert sorted(found) == list(range(70))
+  assert found[3].shape == (8, 8)
+  assert np.abs(found[0] - found[1]).max() > 20
+  assert (trained / 'ref' / 'grid.png').exists()
+  return found
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+@pytest.mark.parametrize('batch', [1, 7, 64])
+def test_an_image_depends_on_its_seed_alone(batch, devices, trained, reference):
+  folder = f'{batch}_{devices}'
+  seeds = '--config.sampling.seeds=0-2,69,5-10' if batch == 1 else '--config.sampling.seeds=0-69'
+  args = arguments(trained, folder, seeds, f'--config.sampling.batch={batch}')
+  result = runs.command(*args, devices=devices)
+  assert result.returncode == 0, result.stderr
+  found = images(trained / folder)
+  assert sorted(found) == ([0, 1, 2, *range(5, 11), 69] if batch == 1 else list(range(70)))
+  assert largest_difference(found, reference) <= 1  # of 255: float rounding, then rounding
+
+
+def stop_after(monkeypatch, batches):
+  write, count = Folder.write, iter(range(batches))
+
+  def stopping(*args):
+    if next(count, None) is None:
+      raise KeyboardInterrupt
+    write(*args)
+
+  monkeypatch.setattr(Folder, 'write', stopping)
+
+
+@pytest.mark.parametrize('form', ['png', 'npz'])
+def test_a_stopped_run_goes_on(form, trained, reference, monkeypatch, capsys):
+  args = arguments(
+    trained,
+    f'stopped_{form}',
+    f'--config.sampling.format={form}',
+    '--config.sampling.seeds=0-29',
+    '--config.sampling.batch=8',
+  )
+  folder = trained / f'stopped_{form}'
+  with monkeypatch.context() as patch:
+    stop_after(patch, 2)
+    assert main.main(['', *args]) == 130
+  assert 'run the same command again to go on' in capsys.readouterr().err
+  before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
+  assert len(before) == 1 + (16 if form == 'png' else 2)
+  (folder / '000020.png.tmp').write_text('torn')
+
+  assert main.main(['', *args]) == 0
+  assert '16 of 30 samples are there already' in capsys.readouterr().err
+  if form == 'png':
+    found = images(folder)
+    untouched = [f for f in folder.iterdir() if f.stat().st_mtime_ns == before.get(f.name)]
+    assert len(untouched) == 16
+    others = {'grid.png', 'settings.json'}
+    assert {f.name for f in folder.iterdir()} == {f'{i:06d}.png' for i in range(30)} | others
+  else:
+    assert {f.name for f in folder.iterdir()} == {'samples.npz', 'grid.png', 'settings.json'}
+    saved = np.load(folder / 'samples.npz')
+    np.testing.assert_array_equal(saved['seeds'], np.arange(30))
+    found = dict(enumerate(np.clip(np.round((saved['x'][..., 0] + 1) * 127.5), 0, 255)))
+  assert largest_difference(found, reference) <= 1
+
+  # All are there: nothing is generated. And more seeds join them.
+  assert main.main(['', *args]) == 0
+  assert '30 of 30 samples are there already' in capsys.readouterr().err
+  assert main.main(['', *args, '--config.sampling.seeds=20-39']) == 0
+  assert '10 of 20 samples are there already' in capsys.readouterr().err
+  if form == 'npz':
+    np.testing.assert_array_equal(np.load(folder / 'samples.npz')['seeds'], np.arange(40))
+
+
+def test_samples_of_another_kind_are_not_mixed(trained, reference, capsys):
+  args = arguments(trained, 'ref', '--config.sampling.solver=heun', '--config.sampling.steps=8')
+  assert main.main(['', *args]) == 2
+  error = capsys.readouterr().err
+  assert 'solver = heun (there euler), steps = [8] (there [4])' in error
+  assert '--config.sampling.folder' in error
+  assert len(images(trained / 'ref')) == 70
+
+
+def test_the_workdir_says_what_the_model_is(trained, reference, tmp_path, capsys):
+  config = f'--config={runs.ROOT}/configs/digits.py'
+  args = [config, f'--workdir={trained}', '--mode=sample', '--config.cpu_devices=1']
+  args += ['--config.sampling.steps=4', '--config.sampling.folder=plain']
+  args += ['--config.sampling.seeds=0-3']
+  assert main.main(['', *args]) == 0
+  assert largest_difference(images(trained / 'plain'), reference) <= 1
+  assert main.main(['', *args, '--config.model.channels=16']) == 2
+  assert 'model.channels = 16 (there 8)' in capsys.readouterr().err
+
+
+def test_labels_go_round_and_guidance_moves_images(labelled):
+  common = ['--config.sampling.seeds=0-11', '--config.log.grid=1']
+  folders = {
+    'all': [],
+    'three': ['--config.sampling.labels=3'],
+    'guided': ['--config.sampling.guidance=30.0'],
+    'none': ['--config.sampling.guidance=0.0'],
+    'none_three': ['--config.sampling.guidance=0.0', '--config.sampling.labels=3'],
+  }
+  for folder, overrides in folders.items():
+    assert main.main(['', *arguments(labelled, folder, *common, *overrides)]) == 0
+  found = {folder: images(labelled / folder) for folder in folders}
+  same = [i for i in range(12) if (found['all'][i] == found['three'][i]).all()]
+  assert same == [3]
+  assert largest_difference(found['none'], found['none_three']) <= 1
+  assert largest_difference(found['all'], found['none']) > 0
+  assert largest_difference(found['all'], found['guided']) > 5
