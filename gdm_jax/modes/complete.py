@@ -25,7 +25,8 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes `complete.variants` completions of every image, variant v from the v-th seed.
 
-  Files are workdir/completed/NAME_V.png; completed.png shows, line by line, what was given, the
+  A model of labels is given none unless `sampling.labels` says which. Files are
+  workdir/completed/NAME_V.png; completed.png shows, line by line, what was given, the
   whole image, and the variants. Raises ConfigError for images or known groups that do not fit.
   """
   c, shape = config.complete, config.data.shape
@@ -48,7 +49,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       params,
       table,
       seeds,
-      labels=build.labels(config, seeds),
+      labels=build.labels(config, seeds) if s.labels else None,
       known=np.repeat(image[None], c.variants, axis=0),
       groups=groups,
     )
@@ -57,7 +58,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       for v, variant in enumerate(figures.to_uint8(made)):
         figures.save(folder / f'{file.stem}_{v}.png', variant)
   if jax.process_index() == 0:
-    sheet = figures.overview(np.stack(lines), columns=2 + c.variants)
+    sheet = figures.overview(np.stack(lines), 96, 2 + c.variants)
     figures.save(folder / 'completed.png', sheet)
   say(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
 
