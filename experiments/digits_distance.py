@@ -1,6 +1,7 @@
 """Frechet distance of generated digits to scikit-learn's 1,797, on raw pixels in [-1, 1].
 
-  python -m gdm_jax.main --config=configs/digits.py --mode=sample --config.sampling.num=2000
+  python -m gdm_jax.main --config=configs/digits.py --mode=sample \\
+    --config.sampling.seeds=0-1999
   python -m experiments.digits_distance runs/digits/samples
 
 A distance of means and covariances of 64 pixels: it says whether training worked, and is no FID.
@@ -10,7 +11,7 @@ import pathlib
 import sys
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -25,16 +26,19 @@ def frechet_distance(a: Float[np.ndarray, 'n d'], b: Float[np.ndarray, 'm d']) -
   return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * shared)
 
 
+def pixel_distance(images: UInt8[np.ndarray, 'n 8 8 *c']) -> float:
+  """FD (pixels): the distance of images to the digits."""
+  pixels = images.reshape(len(images), -1) / 127.5 - 1
+  return frechet_distance(pixels, load_digits().data / 8 - 1)
+
+
 def run(folder: pathlib.Path):
   """Prints the distance of the images of --mode=sample in a folder."""
   files = sorted(f for f in folder.glob('*.png') if f.stem.isdigit())
   if len(files) < 65:
     sys.exit(f'error: {folder} holds {len(files)} images; 65 at least, 2,000 for a stable figure')
-  images = np.stack([np.asarray(Image.open(f), float).ravel() for f in files]) / 127.5 - 1
-  digits = load_digits().data / 8 - 1
-  print(
-    f'{len(files)} images: Frechet distance {frechet_distance(images, digits):.3f} (raw pixels)'
-  )
+  distance = pixel_distance(np.stack([np.asarray(Image.open(f)) for f in files]))
+  print(f'{len(files)} images: FD (pixels) {distance:.3f}')
 
 
 if __name__ == '__main__':

@@ -56,7 +56,7 @@ def run(config):
     tables = np.roll(tables, 7, axis=0)
     for name, calls in (
       ('one', [lambda t=t: one(params, t, z) for t in tables[:10]]),
-      ('every', [lambda: every(params, tables, z)]),
+      ('every', [lambda t=tables: every(params, t, z)]),
     ):
       start = time.perf_counter()
       for call in calls:
