@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
   likelihood = config.likelihood = ConfigDict()
   likelihood.split = ''  # of the data; '' is data.split
   likelihood.num = 256  # examples of the split, the first ones
-  likelihood.solver = 'heun'  # the table is that of config.sampling
+  likelihood.solver = 'rk4'  # not reversible_heun; the table is that of config.sampling
   likelihood.probes = 1  # Hutchinson probes an example; 0: the exact trace
   likelihood.seed = 0  # of the dequantisation and the probes
   return config

@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     print(stop, file=sys.stderr)
     return 128 + stop.signal
   except KeyboardInterrupt:
-    print('interrupted; run the same command again to go on', file=sys.stderr)
+    print('interrupted; run the same command again', file=sys.stderr)
     return 130
   return 0
 

@@ -13,6 +13,8 @@ import numpy as np
 import tqdm
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
+BYTE = 1 / 127.5  # the distance between neighbours of 0..255, in the model's units
+
 
 class DataError(ValueError):
   """A data set that cannot be used as the config asks; the message names the config key."""
@@ -35,6 +37,10 @@ class Source(Protocol):
   @property
   def shape(self) -> tuple[int, ...]:
     """The shape of one example: (*grid, channels)."""
+
+  @property
+  def bin_width(self) -> float:
+    """The distance between neighbouring values in the model's units, 0 if they are continuous."""
 
   def __len__(self) -> int: ...
 
@@ -88,6 +94,7 @@ class ArraySource:
   x: UInt8[np.ndarray, 'n *grid c'] | Float32[np.ndarray, 'n *grid c']
   label: Int32[np.ndarray, ' n']
   num_classes: int
+  bin_width: float = 0.0
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -117,6 +124,7 @@ class LazySource:
   length: int
   shape: tuple[int, ...]
   num_classes: int
+  bin_width: float = BYTE
 
   def __len__(self) -> int:
     return self.length
@@ -137,7 +145,7 @@ class LazySource:
         batch = self[part]
         x[part], label[part] = batch['x'], batch['label']
         progress.update(len(part))
-    return ArraySource(x, label, self.num_classes)
+    return ArraySource(x, label, self.num_classes, self.bin_width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +188,7 @@ def _digits() -> ArraySource:
 
   digits = datasets.load_digits()
   x = digits.images[..., None] / 8 - 1  # the pixels are 0..16
-  return ArraySource(x.astype(np.float32), digits.target.astype(np.int32), 10)
+  return ArraySource(x.astype(np.float32), digits.target.astype(np.int32), 10, bin_width=1 / 8)
 
 
 def _mixture() -> ArraySource:
@@ -203,9 +211,10 @@ def _npz(name: str) -> ArraySource:
   if label.shape != (len(x),):
     raise DataError(f"data.name={name!r}: 'label' has shape {label.shape}, 'x' {x.shape}")
   num_classes = int(label.max()) + 1 if 'label' in arrays else 0
-  return ArraySource(
-    x if x.dtype == np.uint8 else x.astype(np.float32), label.astype(np.int32), num_classes
-  )
+  label = label.astype(np.int32)
+  if x.dtype == np.uint8:
+    return ArraySource(x, label, num_classes, BYTE)
+  return ArraySource(x.astype(np.float32), label, num_classes)
 
 
 def _tfds(name: str, split: str, shape: tuple[int, ...], data_dir: str | None) -> LazySource:

@@ -73,7 +73,7 @@ def test_a_stopped_run_goes_on(form, trained, reference, monkeypatch, capsys):
   with monkeypatch.context() as patch:
     stop_after(patch, 2)
     assert main.main(['', *args]) == 130
-  assert 'run the same command again to go on' in capsys.readouterr().err
+  assert 'interrupted; run the same command again' in capsys.readouterr().err
   before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
   assert len(before) == 1 + (16 if form == 'png' else 2)
   (folder / '000020.png.tmp').write_text('torn')
