@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
 
   data = config.data = ConfigDict()
   data.name = 'digits'  # digits, mixture, or tfds:NAME for an image data set of TFDS
-  data.split = 'train'  # the split to train on
+  data.split = 'train'  # the split to train on, or a part of it such as train[:90%]
   data.shape = (8, 8, 1)  # of one example: (*grid, channels)
   data.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's own default
   data.flip = False  # mirror a random half of the images left to right

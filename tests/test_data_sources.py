@@ -136,8 +136,8 @@ def test_lazy_source_refuses_an_image_of_another_shape():
   ('args', 'message'),
   [
     (('digit', 'train', (8, 8, 1)), r"data\.name='digit'.*digits, mixture, npz:FILE and tfds:NAME"),
-    (('digits', 'test', (8, 8, 1)), r"data\.split='test'.*only the split train"),
-    (('mixture', 'test', (2, 1)), r"data\.split='test'.*only the split train"),
+    (('digits', 'test', (8, 8, 1)), r"data\.split='test'.*has only train"),
+    (('mixture', 'test', (2, 1)), r"data\.split='test'.*has only train"),
     (('digits', 'train', (8, 8, 3)), r'data\.shape=\(8, 8, 3\).*digits has \(8, 8, 1\)'),
     (('mixture', 'train', (2, 2)), r'data\.shape=\(2, 2\).*mixture has \(2, 1\)'),
   ],
@@ -253,3 +253,20 @@ def test_npz_errors(arrays, message, tmp_path):
     np.savez(file, **arrays)
   with pytest.raises(sources.DataError, match=message):
     sources.load(f'npz:{file}', 'train', (5, 1))
+
+
+def test_slices_of_embedded_data():
+  whole = sources.load('digits', 'train', (8, 8, 1))
+  for split, chosen in {
+    'train[:90%]': slice(0, 1617),
+    'train[90%:]': slice(1617, 1797),
+    'train[-5:]': slice(1792, 1797),
+    'train[10:20]': slice(10, 20),
+    'train[:]': slice(None),
+  }.items():
+    part = sources.load('digits', split, (8, 8, 1))
+    np.testing.assert_array_equal(part.x, whole.x[chosen])
+    np.testing.assert_array_equal(part.label, whole.label[chosen])
+    assert part.num_classes == 10
+  with pytest.raises(sources.DataError, match=r"'train\[2000:\]' leaves nothing of the 1,797"):
+    sources.load('digits', 'train[2000:]', (8, 8, 1))

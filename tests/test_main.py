@@ -118,7 +118,7 @@ BAD = {
   ),
   'unknown likelihood split': (
     ['--mode=likelihood', '--config.likelihood.split=test'],
-    "likelihood.split = 'test': data.split='test': digits has only the split train",
+    "likelihood.split = 'test': data.split='test': digits has only train",
   ),
   'no checkpoint for a likelihood': (['--mode=likelihood'], 'holds no checkpoint; train first'),
   'no checkpoint': (['--mode=sample'], 'holds no checkpoint; train first'),

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow: TFDS reads ArrayRecord files without it.
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypedDict
 
@@ -61,7 +62,7 @@ def load(
       'npz:FILE' for arrays of one's own, `x` [n, *grid, c] and maybe `label` [n], or
       'tfds:NAME' for an image data set that TFDS has prepared as ArrayRecord, such as
       'tfds:cifar10', 'tfds:cifar10:3.0.2' or 'tfds:imagenet_resized/64x64'.
-    split: 'train', or for TFDS any split expression, such as 'train[:90%]'.
+    split: 'train' or a slice of it, such as 'train[:90%]' or 'train[-200:]'; for TFDS any split.
     shape: the model's (*grid, channels).
     data_dir: where TFDS looks; None is TFDS's default, which TFDS_DATA_DIR sets.
     memory_bytes: a TFDS data set no larger than this is decoded once, here; a larger one is
@@ -80,11 +81,24 @@ def load(
     raise DataError(
       f'data.name={name!r} is unknown; valid are digits, mixture, npz:FILE and tfds:NAME'
     )
-  if split != 'train':
-    raise DataError(f'data.split={split!r}: {name} has only the split train')
+  if not (part := re.fullmatch(rf'train(?:\[({_EDGE})?:({_EDGE})?\])?', split)):
+    raise DataError(f'data.split={split!r}: {name} has only train, and slices as train[:90%]')
   source = embedded[kind]()
   _require_shape(name, source.shape, tuple(shape))
-  return source
+  chosen = slice(*(_edge(text, len(source)) for text in part.groups()))
+  if not range(len(source))[chosen]:
+    raise DataError(f'data.split={split!r} leaves nothing of the {len(source):,} of {name}')
+  return dataclasses.replace(source, x=source.x[chosen], label=source.label[chosen])
+
+
+_EDGE = r'-?\d+%?'
+
+
+def _edge(text: str | None, length: int) -> int | None:
+  """A place in the examples, of a number of them or of their percentage, rounded as TFDS does."""
+  if text and text.endswith('%'):
+    return round(int(text[:-1]) * length / 100)
+  return text and int(text)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
