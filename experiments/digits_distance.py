@@ -42,6 +42,7 @@ def run(folder: pathlib.Path):
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 2:
-    sys.exit(__doc__)
+  if len(sys.argv) != 2 or sys.argv[1] in ('-h', '--help'):
+    print(__doc__.strip())
+    sys.exit(0 if len(sys.argv) == 2 else 2)
   run(pathlib.Path(sys.argv[1]))

@@ -11,17 +11,17 @@ cell, skips what is there, and draws figure.png.
 """
 
 import pathlib
-import sys
 
 import jax
 import numpy as np
 import tqdm
 from matplotlib import pyplot as plt
 
+from experiments import command
 from experiments.cells import Cells
 from experiments.digits_distance import pixel_distance
-from gdm_jax import build, figures, generate, main, sharding, solvers
-from gdm_jax.training.checkpoint import adopt_model, trained
+from gdm_jax import build, figures, generate, sharding, solvers
+from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32, 64, 128)
 SOLVERS = tuple(name for name, solver in solvers.SOLVERS.items() if solver.order)
@@ -45,7 +45,9 @@ def run(config, workdir: pathlib.Path):
     config.sampling.update(order=order, steps=(steps,), solver=name)
     table = build.generation(config, system.strategies)
     parts = np.array_split(seeds, -(-len(seeds) // config.sampling.batch))
-    x = np.concatenate([generator.images(params, table, part) for part in parts])
+    x = np.concatenate(
+      [generator.images(params, table, some, labels=build.labels(config, some)) for some in parts]
+    )
     cells.add({**key, 'steps': steps, 'fd_pixels': f'{pixel_distance(figures.to_uint8(x)):.4f}'})
     draw(cells.rows, workdir / 'quality' / 'figure.png')
   print(f'see {workdir}/quality/results.csv and figure.png')
@@ -103,9 +105,4 @@ def draw(rows: list[dict[str, str]], file: pathlib.Path):
 
 
 if __name__ == '__main__':
-  if {'--help', '-h'} & set(sys.argv) or len(sys.argv) == 1:
-    sys.exit(__doc__)
-  settings, folder = main.parse(sys.argv)[:2]
-  main.split_cpu(settings.cpu_devices)
-  adopt_model(settings, folder, ())
-  run(settings, folder)
+  command.start(run, __doc__)

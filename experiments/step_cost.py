@@ -11,13 +11,13 @@ what to quote. Medians are printed. Run it on an idle machine.
 
 import json
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 
-from gdm_jax import build, losses, main, sharding
+from experiments import command
+from gdm_jax import build, losses, sharding
 from gdm_jax.data import pipeline
 from gdm_jax.modes import common
 from gdm_jax.training import step as training_step
@@ -103,6 +103,4 @@ def _bare_step(config, system, optimizer):
 
 
 if __name__ == '__main__':
-  settings = main.parse(sys.argv)[0]
-  main.split_cpu(settings.cpu_devices)
-  run(settings)
+  command.start(lambda config, _: run(config), __doc__)

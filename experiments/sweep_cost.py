@@ -10,13 +10,13 @@ the repeats are printed, and the number of compilations. Run it on an idle machi
 
 import json
 import statistics
-import sys
 import time
 
 import jax
 import numpy as np
 
-from gdm_jax import build, main, sampling, schedule
+from experiments import command
+from gdm_jax import build, sampling, schedule
 
 ORDERS = 100
 REPEATS = 3
@@ -80,6 +80,4 @@ def run(config):
 
 
 if __name__ == '__main__':
-  settings = main.parse(sys.argv)[0]
-  main.split_cpu(settings.cpu_devices)
-  run(settings)
+  command.start(lambda config, _: run(config), __doc__)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
   modes = {'train': train, 'sample': sample, 'complete': complete, 'likelihood': likelihood}
   try:
     if mode != 'train':
-      adopt_model(config, workdir, _overridden(argv))
+      adopt_model(config, workdir, overridden(argv))
     if dry_run:
       describe.run(config)
     else:
@@ -143,8 +143,8 @@ def _config_file(argv):
   raise UsageError('--config is missing, e.g. --config=configs/digits.py (--help explains)')
 
 
-def _overridden(argv):
-  """The keys of the overrides."""
+def overridden(argv: Sequence[str]) -> set[str]:
+  """The keys that a command line overrides."""
   return {a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')}
 
 
