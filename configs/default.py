@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   config.seed = 0  # of parameters, data order, training noise and dropout
 
   data = config.data = ConfigDict()
-  data.name = 'digits'  # digits, mixture, or tfds:NAME for an image data set of TFDS
+  data.name = 'digits'  # digits, mixture, npz:FILE for one's own, or tfds:NAME for images of TFDS
   data.split = 'train'  # the split to train on, or a part of it such as train[:90%]
   data.shape = (8, 8, 1)  # of one example: (*grid, channels)
   data.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's own default
@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
   complete.images = ''  # the given images: a file, a folder or a pattern such as 'mine/*.png'
   complete.groups = ()  # the known groups by number, or
   complete.mask = ''  # a picture of the image's size, white where it is known
-  complete.variants = 4  # completions of each image
+  complete.variants = 4  # of each image; they take what steps are left after the known groups
   complete.folder = 'completed'  # in the workdir
 
   likelihood = config.likelihood = ConfigDict()

@@ -12,8 +12,8 @@ from gdm_jax.data.sources import DataError
 from gdm_jax.training.checkpoint import adopt_model
 
 
-def start(run: Callable[[ConfigDict, pathlib.Path], None], doc: str):
-  """Calls run(config, workdir), the model as the workdir's own config describes it.
+def start(run: Callable[[ConfigDict, pathlib.Path], None], doc: str, trained: bool = True):
+  """Calls run(config, workdir); if `trained`, the model is as the workdir's config describes it.
 
   --help prints `doc`; bad input ends in one line and exit code 2, as in gdm_jax.main.
   """
@@ -23,7 +23,8 @@ def start(run: Callable[[ConfigDict, pathlib.Path], None], doc: str):
   try:
     config, workdir = main.parse(sys.argv)[:2]
     main.split_cpu(config.cpu_devices)
-    adopt_model(config, workdir, main.overridden(sys.argv))
+    if trained:
+      adopt_model(config, workdir, main.overridden(sys.argv))
     run(config, workdir)
   except (main.UsageError, ConfigError, DataError) as error:
     print(f'error: {error}', file=sys.stderr)

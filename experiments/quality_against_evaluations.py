@@ -38,7 +38,9 @@ def run(config, workdir: pathlib.Path):
   todo = [(s, b, o) for s in SOLVERS for b in BUDGETS for o in orders(config, system)]
   for name, budget, order in tqdm.tqdm(todo, unit='cell', disable=None):
     steps = steps_of(name, budget)
-    key = dict(zip(KEYS, (name, budget, '-'.join(map(str, order)), len(seeds), step), strict=True))
+    key = dict(
+      zip(KEYS, (name, budget, '-'.join(map(str, order)), config.sampling.seeds, step), strict=True)
+    )
     if steps < len(order) or key in cells:
       continue
     generator = _generator(system, config.data.shape, name, mesh)
@@ -49,7 +51,9 @@ def run(config, workdir: pathlib.Path):
       [generator.images(params, table, some, labels=build.labels(config, some)) for some in parts]
     )
     cells.add({**key, 'steps': steps, 'fd_pixels': f'{pixel_distance(figures.to_uint8(x)):.4f}'})
-    draw(cells.rows, workdir / 'quality' / 'figure.png')
+    same = (config.sampling.seeds, str(step))
+    mine = [row for row in cells.rows if (row['seeds'], row['checkpoint']) == same]
+    draw(mine, workdir / 'quality' / 'figure.png')
   print(f'see {workdir}/quality/results.csv and figure.png')
 
 

@@ -5,7 +5,7 @@
     --config.sampling.solver=euler
 
 For each budget of evaluations and order of the groups (a few, where the model knows all), measures
-what every group's interval adds to the error (`sampling.interval_errors`), shares the steps out
+what every group's interval adds to the error (`allocation.interval_errors`), shares the steps out
 anew (`schedule.allocate`), and prints the shares as a flag for --mode=sample. For digits also the
 Frechet distance on raw pixels of the same seeds' images with both shares; it is no FID. About three
 minutes an order on two cores for 1,000 images. Adds to workdir/allocation/results.csv cell by cell,
@@ -30,7 +30,7 @@ from experiments import command
 from experiments.cells import Cells
 from experiments.digits_distance import pixel_distance
 from experiments.quality_against_evaluations import orders, steps_of
-from gdm_jax import build, figures, generate, sampling, schedule, sharding, solvers
+from gdm_jax import allocation, build, figures, generate, sampling, schedule, sharding, solvers
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32)
@@ -61,7 +61,7 @@ def run(config, workdir: pathlib.Path):
     measure = None
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
-      found = strategy, name, budget, '-'.join(map(str, order)), shares, len(seeds), step
+      found = strategy, name, budget, '-'.join(map(str, order)), shares, config.sampling.seeds, step
       key, steps = dict(zip(KEYS, found, strict=True)), steps_of(name, budget)
       if steps < len(order) or key in cells:
         continue
@@ -80,8 +80,11 @@ def run(config, workdir: pathlib.Path):
         distance = pixel_distance(figures.to_uint8(np.concatenate(x)))
         row['fd_pixels'] = f'{distance:.4f}'
       cells.add(row)
-      draw(cells.rows, workdir / 'allocation' / 'figure.png')
-  report(cells.rows)
+  mine = [
+    r for r in cells.rows if (r['seeds'], r['checkpoint']) == (config.sampling.seeds, str(step))
+  ]
+  draw(mine, workdir / 'allocation' / 'figure.png')
+  report(mine)
   print(f'see {workdir}/allocation/results.csv and figure.png')
 
 
@@ -113,7 +116,7 @@ def _measure(config, system, params, plan, mesh):
   labels = jax.device_put(build.labels(config, seeds[0]), sharding.split(mesh))
 
   predict = Partial(_predict_label, Partial(system.predict), params, labels)
-  return sampling.interval_measure(
+  return allocation.interval_measure(
     predict, system.process, plan, batches, config.sampling.solver, REFERENCE
   )
 

@@ -103,4 +103,4 @@ def _bare_step(config, system, optimizer):
 
 
 if __name__ == '__main__':
-  command.start(lambda config, _: run(config), __doc__)
+  command.start(lambda config, _: run(config), __doc__, trained=False)

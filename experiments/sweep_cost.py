@@ -80,4 +80,4 @@ def run(config):
 
 
 if __name__ == '__main__':
-  command.start(lambda config, _: run(config), __doc__)
+  command.start(lambda config, _: run(config), __doc__, trained=False)

@@ -31,6 +31,7 @@ NATURAL = (
 WHOLE = ('data.shape', 'model.multipliers', 'model.attention', 'sampling.steps')
 MAYBE_EMPTY = ('model.attention',)
 
+MOST_SEEDS = 10_000_000  # in a range
 NOISE_LABELS = 1000  # DDPM++'s embedding of the noise level was made for 0..1000
 
 
@@ -123,13 +124,13 @@ def generation(
 def seeds(config: ConfigDict) -> Int[np.ndarray, ' n']:
   """The numbers of `sampling.seeds`, ascending, each once. Raises ConfigError."""
   text, found = config.sampling.seeds, []
-  for part in text.replace(' ', '').split(','):
-    ends = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
+  for part in text.split(','):
+    ends = re.fullmatch(r'(\d+)(?:-(\d+))?', part.strip())
     first, last = (int(n) for n in (ends[1], ends[2] or ends[1])) if ends else (1, 0)
-    if not first <= last < 2**32:
+    if not first <= last < min(2**32, first + MOST_SEEDS):
       raise ConfigError(
         f'sampling.seeds = {text!r}: {part!r} must be a number or a range such as 0-99, '
-        'of 0 to 2**32 - 1'
+        f'of 0 to 2**32 - 1 and at most {MOST_SEEDS:,} seeds'
       )
     found.append(np.arange(first, last + 1, dtype=np.uint32))
   return np.unique(np.concatenate(found))

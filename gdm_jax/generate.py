@@ -18,7 +18,7 @@ class Generator:
   """A model ready to generate: compiled once, then called with any seeds, tables and parameters.
 
   Image i depends on seed i (and its label) alone, not on the batch or the number of devices, up
-  to rounding.
+  to rounding (or to the adaptive solver's tolerance: its steps suit the worst image of a batch).
   """
 
   def __init__(
@@ -52,6 +52,7 @@ class Generator:
       functools.partial(sampling.given, process), static_argnums=1, out_shardings=split
     )
     self._start, self._walk = compiled(start), compiled(walk)
+    self._spread = jax.jit(lambda x: x, out_shardings=split)
     self._gather = jax.jit(lambda x: x, out_shardings=everywhere)
 
   def states(
@@ -75,7 +76,7 @@ class Generator:
     def whole(x):  # so that every device has as many
       return np.resize(x, (-(-count // self._devices) * self._devices, *np.shape(x)[1:]))
 
-    labels = whole(labels).astype(np.int32)
+    labels = self._spread(whole(labels).astype(np.int32))
     x = self._latents(whole(seeds).astype(np.uint32))
     if known is not None:
       x = self._given(whole(known), tuple(groups), x)

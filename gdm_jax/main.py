@@ -145,7 +145,8 @@ def _config_file(argv):
 
 def overridden(argv: Sequence[str]) -> set[str]:
   """The keys that a command line overrides."""
-  return {a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')}
+  found = (re.match(r'--?config\.([\w.]+)', argument) for argument in argv)
+  return {match[1] for match in found if match}
 
 
 def _bad_override(argv, error):

@@ -189,7 +189,7 @@ def allocate(
 
   steps: the total.
   measure(counts): the error of each interval when it is walked in counts[i] steps, in generation
-    order, as `sampling.interval_measure` returns it.
+    order, as `allocation.interval_measure` returns it.
   order: p, `Solver.order`.
 
   Returns those of the shares measured, rounds + 1 at the most, whose largest error is smallest: so

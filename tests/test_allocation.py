@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
 
+from gdm_jax import allocation, grouping, sampling, schedule, solvers
 from gdm_jax import basis as bases
-from gdm_jax import grouping, sampling, schedule, solvers
 from gdm_jax import path as paths
 from gdm_jax.process import Process
 from gdm_jax.schedule import Schedule
@@ -133,13 +133,13 @@ def test_misuse_of_allocate_is_named_with_its_value(plan, steps, errors, message
 
 def test_a_table_is_cut_where_other_groups_begin_to_move():
   table = np.asarray(schedule.table(schedule.sequential((1, 0, 2)), (2, 1, 4)))
-  parts = sampling.intervals(table, 6)
+  parts = allocation.intervals(table, 6)
   assert parts.shape == (3, 6, 3)
   for part, first, last in zip(parts, (0, 2, 3), (2, 3, 7), strict=True):
     np.testing.assert_array_equal(part, gaussian.pad(table[first : last + 1], 6))
-  assert sampling.intervals(table).shape == (3, 5, 3)
+  assert allocation.intervals(table).shape == (3, 5, 3)
   overlapping = schedule.table(Schedule(np.array([0.0, 0.2]), np.array([0.6, 1.0])), (2, 3, 1))
-  assert sampling.intervals(overlapping).shape == (3, 4, 2)
+  assert allocation.intervals(overlapping).shape == (3, 4, 2)
 
 
 def setting(name, path=paths.linear, count=16):
@@ -153,8 +153,8 @@ def predict(data, process, x_t, alpha):
   return gaussian.optimal(data, process)(x_t, alpha)
 
 
-walk = jax.jit(sampling.waypoints, static_argnames='solver')
-compare = jax.jit(sampling.interval_errors, static_argnames='solver')
+walk = jax.jit(allocation.waypoints, static_argnames='solver')
+compare = jax.jit(allocation.interval_errors, static_argnames='solver')
 sample = jax.jit(sampling.sample, static_argnames='solver')
 
 
@@ -162,7 +162,7 @@ sample = jax.jit(sampling.sample, static_argnames='solver')
 @pytest.mark.parametrize('name', ['rows 4x4', 'blur 4x4'])
 def test_waypoints_are_where_the_exact_flow_is(name, path):
   case, data, u, z = setting(name, path)
-  tables = sampling.intervals(path.level(case.table(2)))
+  tables = allocation.intervals(path.level(case.table(2)))
   points = walk(u, case.process, tables, z)
   coefficients, start = case.process.basis.analyze(points), case.process.basis.analyze(z)
   end = case.process.basis.analyze(gaussian.transport(data, case.process, case.order, z))
@@ -178,7 +178,7 @@ def test_error_of_an_interval_is_that_of_its_own_walk():
   rows = np.cumsum([0, *case.steps])
   done = [np.isin(np.arange(3), case.order[:i]).astype(float) for i in range(4)]
   points = np.stack([case.process.replace(z, end, groups) for groups in done])
-  found = compare(u, case.process, sampling.intervals(table, 40), points)
+  found = compare(u, case.process, allocation.intervals(table, 40), points)
   for i, group in enumerate(case.order):
     own = gaussian.pad(table[rows[i] : rows[i + 1] + 1], 40)
     alone = sample(u, case.process, own, points[i])
@@ -189,9 +189,11 @@ def test_error_of_an_interval_is_that_of_its_own_walk():
 @pytest.mark.parametrize('name', [n for n, s in solvers.SOLVERS.items() if s.order])
 def test_error_of_an_interval_falls_with_the_order_of_the_solver(name):
   case, _, u, z = setting('columns 3x5')
-  points = walk(u, case.process, sampling.intervals(case.table(8)), z)
+  points = walk(u, case.process, allocation.intervals(case.table(8)), z)
   coarse, fine = (
-    np.asarray(compare(u, case.process, sampling.intervals(case.table(n), 65), points, solver=name))
+    np.asarray(
+      compare(u, case.process, allocation.intervals(case.table(n), 65), points, solver=name)
+    )
     for n in (1, 2)
   )
   order = 3 if name == 'midpoint' else solvers.find(name).order  # on a Gaussian, as it says
@@ -202,7 +204,7 @@ def test_batches_count_alike_and_padding_changes_nothing():
   case, _, u, z = setting('elements 2')
   plan = schedule.sequential(case.order, case.cuts)
   measures = [
-    sampling.interval_measure(u, case.process, plan, batches, 'heun', 40)
+    allocation.interval_measure(u, case.process, plan, batches, 'heun', 40)
     for batches in ([z], [z[:8], z[8:]])
   ]
   for counts in [(2, 3), (8, 3)]:
@@ -218,7 +220,7 @@ def test_strategies_over_refined_groups_have_the_same_errors():
   data, z = gaussian.mixture(16), np.random.default_rng(0).normal(size=(4, 4, 4, 1))
   plan, basis = schedule.sequential((1, 0)), bases.pixel((4, 4))
   measures = [
-    sampling.interval_measure(
+    allocation.interval_measure(
       functools.partial(predict, data, process), process, each, [z], reference_steps=40
     )
     for process, each in [
@@ -237,7 +239,7 @@ def test_a_hard_group_gets_the_steps_of_an_easy_one_and_the_data_gain():
   )
   process = Process(grouping.rows((d,), 3), bases.pixel((d,)))
   plan, z = schedule.sequential((0, 1, 2)), np.random.default_rng(0).normal(size=(32, d, 1))
-  measure = sampling.interval_measure(
+  measure = allocation.interval_measure(
     Partial(predict, data, process), process, plan, [z], reference_steps=120
   )
   equal, allocated = (6, 6, 6), schedule.allocate(plan, 18, measure)

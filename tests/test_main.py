@@ -76,6 +76,8 @@ BAD = {
     ['--config.sampling.seeds=0-9,x'],
     "sampling.seeds = '0-9,x': 'x' must be a number or a range",
   ),
+  'seeds without commas': (['--config.sampling.seeds=0 5'], "'0 5' must be a number or a range"),
+  'seeds beyond reason': (['--config.sampling.seeds=0-4000000000'], 'at most 10,000,000 seeds'),
   'seeds that descend': (['--config.sampling.seeds=9-3'], "'9-3' must be a number or a range"),
   'seeds too large': (['--config.sampling.seeds=4294967296'], "'4294967296' must be a number"),
   'guidance without labels': (

@@ -13,7 +13,7 @@ import tqdm
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, generate, sharding
+from gdm_jax import build, figures, generate, sampling, sharding
 from gdm_jax.build import ConfigError
 from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
@@ -34,6 +34,16 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   files = _files(c.images)
   images = np.stack([_load('complete.images', file, shape) for file in files])
   table, groups = plan(config, system)
+  seeds = build.seeds(config)[: c.variants]
+  if len(seeds) < c.variants:
+    raise ConfigError(
+      f'complete.variants = {c.variants}: sampling.seeds = {config.sampling.seeds!r} has only '
+      f'{len(seeds)}'
+    )
+  if config.sampling.guidance != 1 and not config.sampling.labels:
+    raise ConfigError(
+      f'sampling.guidance = {config.sampling.guidance} needs sampling.labels in this mode'
+    )
   mesh = sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
   folder = workdir / c.folder
@@ -41,8 +51,6 @@ def run(config: ConfigDict, workdir: pathlib.Path):
 
   s = config.sampling
   generator = generate.Generator(system, shape, s.solver, mesh, s.guidance)
-  seeds = np.resize(build.seeds(config)[: c.variants], c.variants)
-  known = np.isin(np.asarray(system.process.grouping.labels), groups)[..., None]
   lines = []
   for file, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
     made = generator.images(
@@ -53,7 +61,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       known=np.repeat(image[None], c.variants, axis=0),
       groups=groups,
     )
-    lines += [figures.faded(image, known), image, *made]
+    lines += [_shown(system.process, image, groups), image, *made]
     if jax.process_index() == 0:
       for v, variant in enumerate(figures.to_uint8(made)):
         figures.save(folder / f'{file.stem}_{v}.png', variant)
@@ -118,12 +126,25 @@ def _mask(config):
   return _load('complete.mask', pathlib.Path(config.complete.mask), (*size, 1))[..., 0] > 0
 
 
+def _shown(process, image, groups):
+  """What is given of an image: its known pixels, or what its known coefficients make."""
+  if not process.basis.factors:
+    return figures.faded(image, np.isin(process.grouping.labels, groups)[..., None])
+  return np.asarray(sampling.given(process, image[None], groups, 0 * image[None]))[0]
+
+
 def _files(pattern):
   path = pathlib.Path(pattern).expanduser()
-  found = sorted(path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(str(path))))
+  if path.is_dir():
+    found = sorted(path.iterdir())
+  else:
+    found = [path] if path.is_file() else sorted(map(pathlib.Path, glob.glob(str(path))))
   files = [file for file in found if file.suffix.lower() in SUFFIXES]
   if not pattern or not files:
     raise ConfigError(f'complete.images = {pattern!r}: no pictures there')
+  names = [file.stem for file in files]
+  if twice := {name for name in names if names.count(name) > 1}:
+    raise ConfigError(f'complete.images = {pattern!r}: several pictures named {min(twice)}')
   return files
 
 

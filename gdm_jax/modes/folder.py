@@ -24,8 +24,10 @@ class Folder:
     self.path, self._single_file = path, single_file
     settings = json.loads(json.dumps(settings))  # tuples become lists
     file = path / 'settings.json'
-    if path.is_dir() and any(path.iterdir()):
-      there = json.loads(file.read_text()) if file.exists() else {}
+    if path.is_dir() and any(f.suffix in ('.png', '.npz', '.json') for f in path.iterdir()):
+      if not file.exists():
+        raise ConfigError(f'{path} holds files but no settings.json; take another folder')
+      there = json.loads(file.read_text())
       differing = [
         f'{key} = {settings.get(key)} (there {there.get(key)})'
         for key in sorted({*settings, *there})
@@ -68,12 +70,11 @@ class Folder:
     every = np.concatenate([part['seeds'] for part in parts])
     every, first = np.unique(every, return_index=True)
     x = np.concatenate([part['x'] for part in parts])[first]
-    if jax.process_index() == 0:
-      files = self._arrays()
+    parts = [file for file in self._arrays() if file.name != 'samples.npz']
+    if jax.process_index() == 0 and parts:
       _save(self.path / 'samples.npz', every, x)
-      for file in files:
-        if file.name != 'samples.npz':
-          file.unlink()
+      for file in parts:
+        file.unlink()
     return x[np.searchsorted(every, seeds)]
 
   def _image(self, seed):

@@ -48,7 +48,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   nats, label = evaluate(config, system, params, table, source, indices, mesh)
   nats = nats @ parts + dims * math.log(source.bin_width or 1)
   summary = {
-    'what': 'lower bound on log P of the values' if source.bin_width else 'log p, a density',
+    'what': ('lower bound on log P of the values' if source.bin_width else 'log p, a density')
+    + ', given the label' * bool(config.model.classes),
     'data': config.data.name,
     'split': c.split or config.data.split,
     'examples': len(indices),

@@ -28,6 +28,9 @@ FREE = (
 MODEL = ('data.shape', 'basis.', 'path', 'strategies.', 'model.')
 """Keys that say what a trained model is."""
 
+ADOPTED = (*MODEL, 'data.name', 'data.split', 'data.data_dir', 'train.label_dropout')
+"""Keys that the modes after training take from the workdir, unless they are given."""
+
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -155,9 +158,10 @@ def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool 
     return
   old, new = (dict(_flatten(json.loads(c))) for c in (file.read_text(), config.to_json()))
   changed = [
-    f'{key} = {new[key]} (there {old[key]})'
-    for key in sorted({*old} & {*new})
-    if old[key] != new[key]
+    f'{key} = {new.get(key)} (there {old.get(key)})'
+    for key in sorted({*old, *new})
+    if old.get(key) != new.get(key)
+    and ((key in old and key in new) or key.startswith('strategies.'))
     and (key.startswith(MODEL) or not generating)
     and not key.startswith(FREE)
     and not (key == 'train.duration' and new[key] > old[key])
@@ -170,7 +174,7 @@ def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool 
 
 
 def adopt_model(config: ConfigDict, workdir: pathlib.Path, explicit: Collection[str]):
-  """Makes `config` describe the model that the workdir holds, but for the keys named explicitly.
+  """Makes `config` describe the workdir's model and data, but for the keys named explicitly.
 
   So a run with overrides can be sampled without repeating them.
   """
@@ -181,7 +185,7 @@ def adopt_model(config: ConfigDict, workdir: pathlib.Path, explicit: Collection[
   if not any(key.startswith('strategies.') for key in explicit):
     config.strategies = ConfigDict(saved['strategies'])
   for key, value in _flatten(saved):
-    if key.startswith(MODEL) and not key.startswith('strategies.') and key not in explicit:
+    if key.startswith(ADOPTED) and not key.startswith('strategies.') and key not in explicit:
       *sections, name = key.split('.')
       (get(config, '.'.join(sections)) if sections else config)[name] = value
 

@@ -63,6 +63,10 @@ BAD = {
   'an unknown group': ('groups=0,4', 'must be some of the groups 0 to 3'),
   'every group': ('groups=0,1,2,3', 'must be some of the groups 0 to 3, and not all'),
   'nothing known': ('variants=2', 'give one of them'),
+  'more variants than seeds': (
+    'variants=3 --config.sampling.seeds=0-1',
+    "complete.variants = 3: sampling.seeds = '0-1' has only 2",
+  ),
   'no variants': ('variants=0', 'complete.variants = 0 must be positive'),
 }
 
@@ -72,8 +76,10 @@ def test_bad_input(name, trained, picture, capsys):
   override, wanted = BAD[name]
   groups = '--config.complete.groups=0' if 'images' in override else '--config.log.grid=2'
   folder = '--config.complete.folder=bad'
-  override = f'--config.complete.{override.format(picture)}'
-  assert main.main(['', *arguments(trained, picture, groups, folder, override)]) == 2
+  overrides = f'--config.complete.{override.format(picture)}'.split()
+  if 'seeds' in override:
+    overrides.append('--config.complete.groups=0')
+  assert main.main(['', *arguments(trained, picture, groups, folder, *overrides)]) == 2
   assert wanted in capsys.readouterr().err
   assert not (trained / 'bad').exists()
 

@@ -122,6 +122,26 @@ def test_the_workdir_says_what_the_model_is(trained, reference, tmp_path, capsys
   assert 'model.channels = 16 (there 8)' in capsys.readouterr().err
 
 
+def test_another_strategy_than_the_trained_one_is_refused(trained, reference, capsys):
+  for override in ('main.order=1,0,2,3', 'main.groups=4,1'):
+    args = arguments(trained, 'other', f'--config.strategies.{override}')
+    assert main.main(['', *args]) == 2
+    assert f'strategies.{override.split("=")[0]} = ' in capsys.readouterr().err
+  args = runs.arguments(trained, steps=8)
+  args[0] = args[0].replace('digits', 'digits_strategies')
+  assert main.main(['', *args, '--config.train.weighting=active']) == 2
+  assert 'strategies.blocks.groups = [2, 2] (there None)' in capsys.readouterr().err
+
+
+def test_guidance_needs_labels_hidden_in_training(trained, reference, tmp_path, capsys):
+  hidden = ('--config.model.classes=10', '--config.train.label_dropout=0.0')
+  assert main.main(['', *runs.arguments(tmp_path, *hidden, steps=1)]) == 0
+  plain = [f'--config={runs.ROOT}/configs/digits.py', f'--workdir={tmp_path}', '--mode=sample']
+  args = [*plain, '--config.cpu_devices=1', '--config.sampling.guidance=2.0']
+  assert main.main(['', *args]) == 2
+  assert 'train.label_dropout = 0.0' in capsys.readouterr().err
+
+
 def test_labels_go_round_and_guidance_moves_images(labelled):
   common = ['--config.sampling.seeds=0-11', '--config.log.grid=1']
   folders = {
