@@ -217,3 +217,27 @@ CASES = {
   'blur 4x4': _bands(bases.blur((4, 4), 1.0), (1, 6), (1, 2, 0), (16, 24, 16), (0.3, 0.5)),
   'zero blur 3x5': _bands(bases.blur((3, 5), 0.9, 'zero'), (4,), (0, 1), (24, 24)),
 }
+
+
+def data_of(case: Case) -> Mixture:
+  return mixture(int(np.prod(case.shape)))
+
+
+def coarse_and_fine(case: Case):
+  fine = case.table(2)
+  return np.stack([pad(fine[::2], len(fine)), fine])
+
+
+def largest(x):
+  return np.max(np.abs(x))
+
+
+def nonlinear(x_t, alpha):
+  """Some prediction that is no expectation and mixes all positions and levels."""
+  total = jnp.mean(x_t, tuple(range(1, x_t.ndim)), keepdims=True)
+  tilt = alpha @ jnp.linspace(0.5, 1, alpha.shape[-1], dtype=x_t.dtype)
+  return jnp.cos(3 * x_t) + total * tilt.reshape(-1, *[1] * (x_t.ndim - 1))
+
+
+def random(seed, *shape):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))

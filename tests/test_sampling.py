@@ -12,7 +12,16 @@ from gdm_jax import grouping, sampling, schedule
 from gdm_jax import path as paths
 from gdm_jax.process import Process
 from tests import gaussian
-from tests.gaussian import CASES, Case, float64  # noqa: F401
+from tests.gaussian import (  # noqa: F401
+  CASES,
+  Case,
+  coarse_and_fine,
+  data_of,
+  float64,
+  largest,
+  nonlinear,
+  random,
+)
 
 RATIO = {'euler': 0.5, 'heun': 0.25}  # of the error, where the steps are doubled
 
@@ -32,22 +41,9 @@ def there_and_back(process, data, tables, z, solver):
   return jax.lax.map(walk, tables)
 
 
-def data_of(case: Case) -> gaussian.Mixture:
-  return gaussian.mixture(int(np.prod(case.shape)))
-
-
-def coarse_and_fine(case: Case):
-  fine = case.table(2)
-  return np.stack([gaussian.pad(fine[::2], len(fine)), fine])
-
-
 def moment_error(images, data):
   offset, linear = gaussian.affine(images)
   return np.concatenate([offset - data.mean, (linear @ linear.T - data.cov).ravel()])
-
-
-def largest(x):
-  return np.max(np.abs(x))
 
 
 def sample_and_encode(case, solver):
@@ -193,97 +189,6 @@ def test_cascade_generates_the_coarse_lattice_first():
   np.testing.assert_allclose(offset[lattice], data.mean[lattice], atol=1e-3)
   covariance = linear[lattice] @ linear[lattice].T
   np.testing.assert_allclose(covariance, data.cov[np.ix_(lattice, lattice)], atol=1e-3)
-
-
-COMPLETIONS = [
-  ('blocks 4x4', paths.linear, [0, 2]),
-  ('elements 5', paths.variance_preserving, [3]),
-  ('zero blur 3x5', paths.linear, [0]),
-]
-
-
-@pytest.mark.parametrize(('name', 'path', 'groups'), COMPLETIONS)
-def test_completion_follows_the_conditional_distribution(name, path, groups):
-  case = CASES[name].over(path)
-  data, process = data_of(case), case.process
-  z = gaussian.probes(case.shape)
-  known = np.random.default_rng(0).normal(size=(1, *case.shape, 1)) * np.ones_like(z)
-
-  @jax.jit
-  def run(tables):
-    predict = gaussian.optimal(data, process)
-    return jax.lax.map(
-      lambda table: sampling.complete(predict, process, table, known, groups, z, 'heun'), tables
-    )
-
-  x = run(coarse_and_fine(case))
-  u = np.asarray(gaussian.matrix(process.basis))
-  given = np.isin(np.asarray(process.grouping.labels).ravel(), groups)
-  in_basis = gaussian.Mixture(data.weights, data.means @ u, u.T @ data.covs @ u)
-  values = u.T @ known[0].ravel()
-  mean, cov = gaussian.conditional(in_basis, given, values[given])
-  errors = []
-  for images in x:
-    offset, linear = gaussian.affine(images)
-    np.testing.assert_allclose((u.T @ offset)[given], values[given], atol=1e-12)
-    linear = u.T @ linear
-    assert largest(linear[given]) < 1e-12
-    rest = linear[~given]
-    errors.append(np.concatenate([(u.T @ offset)[~given] - mean, (rest @ rest.T - cov).ravel()]))
-  straight = path is paths.linear
-  assert largest(errors[0]) < (2e-3 if straight else 5e-2)
-  assert largest(errors[1]) < (0.35 if straight else 0.5) * largest(errors[0])
-
-
-def nonlinear(x_t, alpha):
-  """Some prediction that mixes all positions and levels."""
-  total = jnp.mean(x_t, tuple(range(1, x_t.ndim)), keepdims=True)
-  tilt = alpha @ jnp.linspace(0.5, 1, alpha.shape[-1], dtype=x_t.dtype)
-  return jnp.cos(3 * x_t) + total * tilt.reshape(-1, *[1] * (x_t.ndim - 1))
-
-
-def random(seed, *shape):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-@pytest.mark.parametrize('wide', [False, True], ids=['float32', 'float64'])
-@pytest.mark.parametrize('path', paths.PATHS.values(), ids=paths.PATHS)
-def test_completion_leaves_known_pixels_bit_identical(path, wide):
-  with jax.enable_x64(wide):
-    process = Process(grouping.columns((3, 4), 3), bases.pixel((3, 4)), path)
-    table = schedule.table(schedule.sequential((1, 2, 0)), 9)
-    known, z = random(0, 2, 3, 4, 3), random(1, 2, 3, 4, 3)
-    x = sampling.complete(nonlinear, process, table, known, [1, 2], z, 'heun')
-    assert x.dtype == known.dtype == ('float64' if wide else 'float32')
-    kept = np.isin(process.grouping.labels, [1, 2])
-    np.testing.assert_array_equal(x[:, kept], known[:, kept])
-    assert np.min(np.abs(x - z)[:, ~kept]) > 0
-
-    # A traced table walks all rows to the same end.
-    traced = jax.jit(
-      lambda table: sampling.complete(nonlinear, process, table, known, [1, 2], z, 'heun')
-    )(table)
-    np.testing.assert_allclose(traced, x, rtol=1e-5)
-    np.testing.assert_array_equal(traced[:, kept], known[:, kept])
-
-
-def test_completion_refuses_groups_that_are_not_first():
-  process = Process(grouping.columns((3, 4), 3), bases.pixel((3, 4)))
-  table = schedule.table(schedule.sequential((1, 2, 0)), 9)
-  x = random(0, 2, 3, 4, 1)
-  for groups in [[2], [0, 1]]:
-    with pytest.raises(ValueError, match=rf'groups \[{", ".join(map(str, groups))}\] are not the'):
-      sampling.complete(nonlinear, process, table, x, groups, x)
-
-
-def test_completion_of_nothing_and_of_everything():
-  process = Process(grouping.columns((3, 4), 3), bases.pixel((3, 4)))
-  table = schedule.table(schedule.sequential((1, 2, 0)), 9)
-  known, z = random(0, 2, 3, 4, 1), random(1, 2, 3, 4, 1)
-  everything = sampling.complete(nonlinear, process, table, known, [0, 1, 2], z)
-  np.testing.assert_array_equal(everything, known)
-  nothing = sampling.complete(nonlinear, process, table, known, [], z)
-  np.testing.assert_array_equal(nothing, sampling.sample(nonlinear, process, table, z))
 
 
 @pytest.mark.parametrize(('solver', 'per_step'), [('euler', 1), ('heun', 2)])
