@@ -6,13 +6,12 @@
 
 For every solver, budget and order of the groups (a few, where the model knows all), the Frechet
 distance on raw pixels, "FD (pixels)", of the same seeds' images to scikit-learn's digits. It is no
-FID. About half an hour on two cores for 1,000 images. Adds to workdir/quality/results.csv cell by
-cell, skips what is there, and draws figure.png.
+FID. 1,000 images took 48 minutes of two cores busy with other work. Adds to
+workdir/quality/results.csv cell by cell, skips what is there, and draws figure.png.
 """
 
 import pathlib
 
-import jax
 import numpy as np
 import tqdm
 from matplotlib import pyplot as plt
@@ -36,14 +35,15 @@ def run(config, workdir: pathlib.Path):
   seeds = build.seeds(config)
   cells = Cells(workdir / 'quality' / 'results.csv', KEYS, ('steps', 'fd_pixels'))
   todo = [(s, b, o) for s in SOLVERS for b in BUDGETS for o in orders(config, system)]
+  current = None
   for name, budget, order in tqdm.tqdm(todo, unit='cell', disable=None):
     steps = steps_of(name, budget)
-    key = dict(
-      zip(KEYS, (name, budget, '-'.join(map(str, order)), config.sampling.seeds, step), strict=True)
-    )
+    found = name, budget, '-'.join(map(str, order)), config.sampling.seeds, step
+    key = dict(zip(KEYS, found, strict=True))
     if steps < len(order) or key in cells:
       continue
-    generator = _generator(system, config.data.shape, name, mesh)
+    if name != current:  # the cells of a solver follow one another, and share its programs
+      generator, current = generate.Generator(system, config.data.shape, name, mesh), name
     config.sampling.update(order=order, steps=(steps,), solver=name)
     table = build.generation(config, system.strategies)
     parts = np.array_split(seeds, -(-len(seeds) // config.sampling.batch))
@@ -72,17 +72,6 @@ def orders(config, system) -> list[tuple[int, ...]]:
   groups = np.arange(strategy.num_groups)
   every = [groups, *(rng.permutation(groups) for _ in range(ORDERS - 1))]
   return [tuple(int(g) for g in order) for order in every]
-
-
-_generators: dict = {}
-
-
-def _generator(system, shape, solver, mesh):
-  if solver not in _generators:
-    jax.clear_caches()  # the programs of one solver at a time
-    _generators.clear()
-    _generators[solver] = generate.Generator(system, shape, solver, mesh)
-  return _generators[solver]
 
 
 def draw(rows: list[dict[str, str]], file: pathlib.Path):

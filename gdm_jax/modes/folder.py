@@ -66,10 +66,10 @@ class Folder:
     """Joins the parts of a single file; returns the samples of the seeds."""
     if not self._single_file:
       return np.stack([figures.load(self._image(seed)) for seed in seeds])
-    parts = [np.load(file) for file in self._arrays()]
-    every = np.concatenate([part['seeds'] for part in parts])
+    arrays = [np.load(file) for file in self._arrays()]
+    every = np.concatenate([array['seeds'] for array in arrays])
     every, first = np.unique(every, return_index=True)
-    x = np.concatenate([part['x'] for part in parts])[first]
+    x = np.concatenate([array['x'] for array in arrays])[first]
     parts = [file for file in self._arrays() if file.name != 'samples.npz']
     if jax.process_index() == 0 and parts:
       _save(self.path / 'samples.npz', every, x)
