@@ -17,4 +17,5 @@ def get_config():
   config = default.get_config()
   config.data.update(name='tfds:cifar10', shape=(32, 32, 3), flip=True)
   config.train.anneal = config.train.duration
+  config.evaluation.features = 'inception'
   return config

@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
   checkpoint = config.checkpoint = ConfigDict()
   checkpoint.every = 2_000_000  # images between checkpoints
   checkpoint.keep = 3  # how many of the newest to keep
+  checkpoint.load = 0  # the step that the modes after training read; 0 is the newest
 
   log = config.log = ConfigDict()
   log.every = 50_000  # images between lines of metrics.jsonl
@@ -96,4 +97,12 @@ def get_config() -> ConfigDict:
   likelihood.solver = 'rk4'  # not reversible_heun; the table is that of config.sampling
   likelihood.probes = 1  # Hutchinson probes an example; 0: the exact trace
   likelihood.seed = 0  # of the dequantisation and the probes
+
+  evaluation = config.evaluation = ConfigDict()
+  evaluation.features = 'classifier'  # of the data's labels; pixels; inception (FID); vgg19
+  evaluation.weights = ''  # npz of the network's, by python -m gdm_jax.evaluation.weights
+  evaluation.seeds = '0-9999'  # one image a seed
+  evaluation.split = ''  # of the data that they are compared with; '' is data.split
+  evaluation.reference = ''  # its statistics, of --mode=reference; '' makes and keeps them here
+  evaluation.every = 0  # images of training between evaluations; 0: none
   return config

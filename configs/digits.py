@@ -22,5 +22,6 @@ def get_config():
     ema_halflife=10_000,
   )
   config.checkpoint.every = 50_000
+  config.evaluation.seeds = '0-1999'
   config.log.update(every=2_560, samples_every=50_000)
   return config

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from gdm_jax import main
-from gdm_jax.build import ConfigError
+from gdm_jax.config import ConfigError
 from gdm_jax.data.sources import DataError
 from gdm_jax.training.checkpoint import adopt_model
 

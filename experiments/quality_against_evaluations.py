@@ -20,6 +20,7 @@ from experiments import command
 from experiments.cells import Cells
 from experiments.digits_distance import pixel_distance
 from gdm_jax import build, figures, generate, sharding, solvers
+from gdm_jax.config import seeds_of
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32, 64, 128)
@@ -32,7 +33,7 @@ def run(config, workdir: pathlib.Path):
   """Measures, and draws. Raises ConfigError where the workdir holds no model."""
   system, mesh = build.system(config), sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
-  seeds = build.seeds(config)
+  seeds = seeds_of(config)
   cells = Cells(workdir / 'quality' / 'results.csv', KEYS, ('steps', 'fd_pixels'))
   todo = [(s, b, o) for s in SOLVERS for b in BUDGETS for o in orders(config, system)]
   current = None

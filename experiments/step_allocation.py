@@ -31,6 +31,7 @@ from experiments.cells import Cells
 from experiments.digits_distance import pixel_distance
 from experiments.quality_against_evaluations import orders, steps_of
 from gdm_jax import allocation, build, figures, generate, sampling, schedule, sharding, solvers
+from gdm_jax.config import seeds_of
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32)
@@ -49,7 +50,7 @@ def run(config, workdir: pathlib.Path):
   """
   system, mesh = build.system(config), sharding.mesh()
   build.generation(config, system.strategies)  # names what is wrong in config.sampling
-  name, seeds = config.sampling.solver, build.seeds(config)
+  name, seeds = config.sampling.solver, seeds_of(config)
   if not (p := solvers.find(name).order):
     raise build.ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
   params, step = trained(config, workdir, system, mesh)

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from experiments import command
 from gdm_jax import build, losses, sharding
 from gdm_jax.data import pipeline
-from gdm_jax.modes import common
 from gdm_jax.training import step as training_step
 
 REPEATS = 7
@@ -30,7 +29,7 @@ def run(config):
   system, optimizer = build.system(config), build.optimizer(config)
   mesh = sharding.mesh()
   iterator = pipeline.batches(
-    common.load(config), config.train.batch, config.seed, flip=config.data.flip
+    build.source(config), config.train.batch, config.seed, flip=config.data.flip
   )
   batch = sharding.to_devices(next(iterator), mesh)
   state = jax.jit(lambda: training_step.create(config, system, optimizer))()

@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments import command
 from gdm_jax import build, sampling, schedule
+from gdm_jax.config import seeds_of
 
 ORDERS = 100
 REPEATS = 3
@@ -26,7 +27,7 @@ def run(config):
   """Prints the seconds of one order and of all, and their ratio, as JSON."""
   system = build.system(config)
   strategy = next(iter(system.strategies.values()))
-  seeds = build.seeds(config)
+  seeds = seeds_of(config)
   at_once = max(config.sampling.batch // len(seeds), 1)
   params = jax.jit(system.init)(jax.random.key(0))
   z = jax.jit(sampling.latents, static_argnums=1)(seeds, config.data.shape)

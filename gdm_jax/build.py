@@ -1,8 +1,6 @@
 """From a config to the pieces of a run, with every error named by its config key."""
 
-import contextlib
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,29 +12,13 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import basis, grouping, losses, path, schedule, solvers
+from gdm_jax.config import ConfigError, check, get, naming
+from gdm_jax.data import sources
 from gdm_jax.models import ddpmpp, mlp
 from gdm_jax.process import Data, Process
 from gdm_jax.schedule import Strategy
 
-POSITIVE = (
-  *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
-  *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
-  *('sampling.batch', 'complete.variants', 'likelihood.num'),
-  *('model.channels', 'model.blocks', 'data.memory_gib'),
-)
-NATURAL = (
-  *('seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'train.label_dropout'),
-  *('model.dropout', 'model.classes', 'sampling.guidance', 'likelihood.probes', 'likelihood.seed'),
-)
-WHOLE = ('data.shape', 'model.multipliers', 'model.attention', 'sampling.steps')
-MAYBE_EMPTY = ('model.attention',)
-
-MOST_SEEDS = 10_000_000  # in a range
 NOISE_LABELS = 1000  # DDPM++'s embedding of the noise level was made for 0..1000
-
-
-class ConfigError(ValueError):
-  """A config that cannot be run; the message names the key, the value and what would be valid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +44,7 @@ class System:
 
 def system(config: ConfigDict) -> System:
   """The system of a config. Raises ConfigError."""
-  _check(config)
+  check(config)
   *grid, channels = config.data.shape
   base = _basis(config.basis, grid)
   groupings = {
@@ -80,7 +62,7 @@ def system(config: ConfigDict) -> System:
   network = _network(config.model, grid, channels, levels)
   predict = _predictor(network, process, config.model.space)
   built = System(process, strategies, network, predict)
-  with _naming('model', config.model.to_dict()):
+  with naming('model', config.model.to_dict()):
     jax.eval_shape(built.init, jax.random.key(0))
   return built
 
@@ -94,6 +76,24 @@ def generation(
   Raises ConfigError.
   """
   c = config.sampling
+  name, order = order_of(config, strategies, known)
+  chosen = strategies[name]
+  with naming('sampling.cuts', c.cuts):
+    plan = schedule.sequential(order, c.cuts or chosen.cuts)
+  with naming('sampling.steps', c.steps):
+    steps = c.steps[0] if len(c.steps) == 1 else c.steps
+    table = schedule.table(plan, steps)
+  with naming('sampling.solver', c.solver):
+    solvers.find(c.solver)
+  # On a curved path a solver has its order along rows that are even in tau.
+  return path.PATHS[config.path].level(table)[:, chosen.indices]
+
+
+def order_of(
+  config: ConfigDict, strategies: dict[str, Strategy], known: Sequence[int] = ()
+) -> tuple[str, tuple[int, ...]]:
+  """The strategy that `config.sampling` names, and the order in which it generates its groups."""
+  c = config.sampling
   if c.strategy and c.strategy not in strategies:
     raise ConfigError(f'sampling.strategy = {c.strategy!r}: there are {", ".join(strategies)}')
   name = c.strategy or next(iter(strategies))
@@ -106,40 +106,34 @@ def generation(
     raise ConfigError(
       f'sampling.order = {c.order}: the strategy was trained on {chosen.order} alone'
     )
-  with _naming('sampling.order', order):
+  with naming('sampling.order', order):
     schedule.sequential(order)
   if set(order[: len(known)]) != set(known):
     raise ConfigError(f'groups {known} do not come first in the order {order} of {name}')
-  with _naming('sampling.cuts', c.cuts):
-    plan = schedule.sequential(order, c.cuts or chosen.cuts)
-  with _naming('sampling.steps', c.steps):
-    steps = c.steps[0] if len(c.steps) == 1 else c.steps
-    table = schedule.table(plan, steps)
-  with _naming('sampling.solver', c.solver):
-    solvers.find(c.solver)
-  # On a curved path a solver has its order along rows that are even in tau.
-  return path.PATHS[config.path].level(table)[:, chosen.indices]
-
-
-def seeds(config: ConfigDict) -> Int[np.ndarray, ' n']:
-  """The numbers of `sampling.seeds`, ascending, each once. Raises ConfigError."""
-  text, found = config.sampling.seeds, []
-  for part in text.split(','):
-    ends = re.fullmatch(r'(\d+)(?:-(\d+))?', part.strip())
-    first, last = (int(n) for n in (ends[1], ends[2] or ends[1])) if ends else (1, 0)
-    if not first <= last < min(2**32, first + MOST_SEEDS):
-      raise ConfigError(
-        f'sampling.seeds = {text!r}: {part!r} must be a number or a range such as 0-99, '
-        f'of 0 to 2**32 - 1 and at most {MOST_SEEDS:,} seeds'
-      )
-    found.append(np.arange(first, last + 1, dtype=np.uint32))
-  return np.unique(np.concatenate(found))
+  return name, tuple(order)
 
 
 def labels(config: ConfigDict, seeds: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
   """The class that each seed makes: `sampling.labels` in turn, -1 for a model without classes."""
   choice = config.sampling.labels or tuple(range(config.model.classes)) or (-1,)
   return np.asarray(choice, np.int32)[np.asarray(seeds) % len(choice)]
+
+
+def source(
+  config: ConfigDict, split: str = 'data.split', memory_gib: float | None = None
+) -> sources.Source:
+  """The data of `data.split`, or of the split that another key names where it names one.
+
+  memory_gib: instead of `data.memory_gib`; 0 for what is read only once. Raises DataError.
+  """
+  c, wanted = config.data, split != 'data.split' and get(config, split)
+  memory = int((c.memory_gib if memory_gib is None else memory_gib) * 2**30)
+  try:
+    return sources.load(c.name, wanted or c.split, c.shape, c.data_dir or None, memory)
+  except sources.DataError as error:
+    if wanted:
+      raise sources.DataError(f'{split} = {wanted!r}: {error}') from None
+    raise
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -165,7 +159,7 @@ def _basis(c, grid):
   }
   if c.name not in builders:
     raise ConfigError(f'basis.name = {c.name!r}: there are {", ".join(builders)}')
-  with _naming('basis', c.to_dict()):
+  with naming('basis', c.to_dict()):
     return builders[c.name]()
 
 
@@ -196,57 +190,11 @@ def _strategy(key, c, indices):
   k = strategy.num_groups
   if c.order and len(c.order) != k:
     raise ConfigError(f'{key}.order = {c.order}: the grouping has {k} groups')
-  with _naming(f'{key}.order', c.order):
+  with naming(f'{key}.order', c.order):
     schedule.sequential(c.order or range(k))
-  with _naming(f'{key}.cuts', c.cuts):
+  with naming(f'{key}.cuts', c.cuts):
     schedule.sequential(range(k), strategy.cuts)
   return strategy
-
-
-def _check(config):
-  """Ranges and choices that no builder would notice before training."""
-  for key in POSITIVE + NATURAL:
-    value = get(config, key)
-    if not (value > 0 or (value == 0 and key in NATURAL)) or value == float('inf'):
-      raise ConfigError(f'{key} = {value} must be positive' + ' or 0' * (key in NATURAL))
-  for key in WHOLE:
-    value = get(config, key)
-    if not all(isinstance(n, int) and n > 0 for n in value) or not (value or key in MAYBE_EMPTY):
-      raise ConfigError(f'{key} = {value} must be positive whole numbers')
-  if len(config.data.shape) < 2:
-    raise ConfigError(f'data.shape = {config.data.shape} must be (*grid, channels)')
-  for key in ('model.dropout', 'train.label_dropout'):
-    if not get(config, key) < 1:
-      raise ConfigError(f'{key} = {get(config, key)} must be below 1')
-  if config.data.flip and len(config.data.shape) != 3:
-    raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
-  seeds(config)
-  labels = config.sampling.labels
-  if not all(isinstance(n, int) and 0 <= n < config.model.classes for n in labels):
-    raise ConfigError(f'sampling.labels = {labels}: model.classes = {config.model.classes}')
-  if config.sampling.guidance != 1 and not (config.model.classes and config.train.label_dropout):
-    raise ConfigError(
-      f'sampling.guidance = {config.sampling.guidance} needs a model of labels, some hidden in '
-      f'training: model.classes = {config.model.classes}, '
-      f'train.label_dropout = {config.train.label_dropout}'
-    )
-  if config.basis.name == 'pixel' and config.model.space == 'frequency':
-    raise ConfigError("model.space = 'frequency' needs a frequency basis, not basis.name = 'pixel'")
-  if 0 < config.train.anneal < config.train.duration:
-    raise ConfigError(
-      f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '
-      f'= {config.train.duration}: must be 0 or at least that'
-    )
-  choices = {
-    'path': (config.path, tuple(path.PATHS)),
-    'train.weighting': (config.train.weighting, tuple(losses.WEIGHTINGS)),
-    'model.space': (config.model.space, ('pixel', 'frequency')),
-    'model.dtype': (config.model.dtype, ('float32', 'bfloat16')),
-    'sampling.format': (config.sampling.format, ('png', 'npz')),
-  }
-  for key, (value, valid) in choices.items():
-    if value not in valid:
-      raise ConfigError(f'{key} = {value!r}: there are {", ".join(valid)}')
 
 
 def _network(c, grid, channels, levels):
@@ -297,19 +245,3 @@ def _predictor(network, process, space):
     return apply(x_t, params, alpha, label, train, rngs)
 
   return predict
-
-
-def get(config: ConfigDict, key: str):
-  """The value of a dotted key."""
-  for part in key.split('.'):
-    config = config[part]
-  return config
-
-
-@contextlib.contextmanager
-def _naming(key, value):
-  """Gives the errors of the pure core the config key they are about."""
-  try:
-    yield
-  except ValueError as error:
-    raise ConfigError(f'{key} = {value}: {error}') from None

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -17,8 +19,12 @@ Picture = UInt8[np.ndarray, 'h w 3']
 
 
 def to_uint8(x: Float[np.ndarray, '*shape']) -> UInt8[np.ndarray, '*shape']:
-  """Data in [-1, 1] as 0..255, rounded, values outside clipped."""
-  return np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255).astype(np.uint8)
+  """Data in [-1, 1] as 0..255, rounded, values outside clipped; bytes as they are.
+
+  Of jax arrays and of numpy arrays alike, the same bytes.
+  """
+  xp = jnp if isinstance(x, jax.Array) else np
+  return x if x.dtype == np.uint8 else xp.clip(xp.round((x + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -103,6 +109,30 @@ def plot_loss(file: pathlib.Path, metrics: pathlib.Path):
   axes.set(xlabel='million images', ylabel='training loss')
   if loss.min() > 0:
     axes.set_yscale('log')
+  axes.legend()
+  figure.savefig(file)
+  plt.close(figure)
+
+
+def plot_lines(
+  file: pathlib.Path,
+  lines: Mapping[str, Sequence[tuple[float, ...]]],
+  ticks: Sequence[float] = (),
+  **labels: str,
+):
+  """A line for each name through its points (x, y), or (x, y, error) with error bars.
+
+  ticks: where the x axis is marked, plainly; labels: xlabel, ylabel, xscale, yscale, title.
+  """
+  figure, axes = plt.subplots(figsize=(6.5, 4), dpi=120, layout='constrained')
+  for name, points in lines.items():
+    x, y, *error = np.array(points).T
+    axes.errorbar(x, y, *error, fmt='o-', ms=4, capsize=3, label=name)
+  axes.set(**labels)
+  if len(ticks):
+    axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+    axes.minorticks_off()
+  axes.grid(alpha=0.3, which='both')
   axes.legend()
   figure.savefig(file)
   plt.close(figure)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
@@ -64,8 +65,11 @@ class Generator:
     known: Float[np.ndarray, 'batch *grid c'] | None = None,
     groups: Sequence[int] = (),
     piece: int = PIECE,
-  ) -> Iterator[Float[np.ndarray, 'batch *grid c']]:
+  ) -> Iterator[Float[Array, 'padded *grid c']]:
     """Every image where it starts, then after each piece of the table; the last one is the data.
+
+    They stay where they are, split over the devices: the first of them are the seeds', any others
+    are there for the devices to have as many each. `gather` brings them here.
 
     known, groups: data whose groups are given, so that only the remaining rows are walked
     (`sampling.complete`). labels: classes, -1 for none.
@@ -81,12 +85,12 @@ class Generator:
     if known is not None:
       x = self._given(whole(known), tuple(groups), x)
       table = sampling.remaining(table, groups)
-    yield np.asarray(self._gather(x))[:count]
+    yield x
     state = None
     for rows in pieces(table, piece):
       state = state or self._start(params, rows, x, labels)
       state = self._walk(params, rows, state, labels)
-      yield np.asarray(self._gather(state.x))[:count]
+      yield state.x
 
   def images(
     self, params: dict, table: Float[Array, 'rows k'], seeds: Int[np.ndarray, ' batch'], **options
@@ -94,7 +98,37 @@ class Generator:
     """Data of the seeds; options as for `states`."""
     for x in self.states(params, table, seeds, **options):
       final = x
-    return final
+    return self.gather(final, len(seeds))
+
+  def stream(
+    self,
+    params: dict,
+    table: Float[Array, 'rows k'],
+    seeds: Int[np.ndarray, ' n'],
+    labels: Int[np.ndarray, ' n'],
+    batch: int,
+    text: str = '',
+  ) -> Iterator[tuple[Int[np.ndarray, ' some'], Float[Array, 'padded *grid c']]]:
+    """Batch by batch the seeds and their data (as in `states`), behind a bar named `text`."""
+    batch = min(batch, len(seeds))
+    labels = dict(zip(seeds.tolist(), labels.tolist(), strict=True))
+    count = len(pieces(table))
+    with tqdm.tqdm(
+      total=len(seeds), desc=text, unit=' images', unit_scale=True, disable=None, leave=not text
+    ) as bar:
+      for some in np.split(seeds, range(batch, len(seeds), batch)) if batch else ():
+        full = np.resize(some, batch)  # the last batch too, so that one program serves all
+        given = np.array([labels[seed] for seed in full.tolist()])
+        states = self.states(params, table, full, given)
+        x = next(states)  # the latents
+        for x in states:
+          jax.block_until_ready(x)
+          bar.update(len(some) / count)
+        yield some, x
+
+  def gather(self, x: Float[Array, 'padded *grid c'], count: int) -> np.ndarray:
+    """The first images of all devices, on every process."""
+    return np.asarray(self._gather(x))[:count]
 
 
 def pieces(table: Float[Array, 'rows k'], most: int = PIECE) -> list[Float[Array, 'piece k']]:

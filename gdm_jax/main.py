@@ -13,6 +13,9 @@
                 complete: keep the known groups of config.complete.images (by number, or from a
                   mask) and generate the rest, to completed/
                 likelihood: log p(x) of the data, in all and group by group, to likelihood/
+                evaluate: FID, or a Frechet distance of other config.evaluation.features, of
+                  config.evaluation.seeds, a row in evaluation.csv
+                reference: the statistics of real images that it compares with, to a file
   --workdir     default: runs/<config name>
   --dry_run     print the config, the parameters and the cost, and exit
 
@@ -30,7 +33,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-MODES = ('train', 'sample', 'complete', 'likelihood')
+MODES = ('train', 'sample', 'complete', 'likelihood', 'evaluate', 'reference')
 
 
 class UsageError(ValueError):
@@ -51,23 +54,31 @@ def main(argv: Sequence[str]) -> int:
 
   split_cpu(config.cpu_devices)
   # After parsing, so that a mistyped flag and --help answer at once.
-  from gdm_jax.build import ConfigError
+  from gdm_jax.config import ConfigError
   from gdm_jax.data.sources import DataError
-  from gdm_jax.modes import complete, describe, likelihood, sample, train
+  from gdm_jax.evaluation.evaluator import EvaluationError
+  from gdm_jax.modes import complete, describe, evaluate, likelihood, sample, train
   from gdm_jax.training.checkpoint import adopt_model
   from gdm_jax.training.loop import Interrupted, TrainingError
 
-  modes = {'train': train, 'sample': sample, 'complete': complete, 'likelihood': likelihood}
+  modes = {
+    'train': train.run,
+    'sample': sample.run,
+    'complete': complete.run,
+    'likelihood': likelihood.run,
+    'evaluate': evaluate.run,
+    'reference': evaluate.make_reference,
+  }
   try:
     if mode != 'train':
       adopt_model(config, workdir, overridden(argv))
     if dry_run:
       describe.run(config)
     else:
-      modes[mode].run(config, workdir)
+      modes[mode](config, workdir)
   except (ConfigError, DataError) as error:
     return _fail(error, 2)
-  except TrainingError as error:
+  except (TrainingError, EvaluationError) as error:
     return _fail(error, 1)
   except Interrupted as stop:
     print(stop, file=sys.stderr)

@@ -52,6 +52,10 @@ class Solver:
   start: Callable[..., State] = lambda predict, process, x, alpha: State(x)
   reversible: bool = False
 
+  def cost(self, steps: int) -> int | None:
+    """Evaluations of the network along that many steps; None where the solver decides."""
+    return None if self.order is None else steps * self.evaluations + self.reversible
+
 
 def _runge_kutta(name: str, order: int, nodes: Sequence[float], weights: Sequence[float]) -> Solver:
   """Stage i evaluates u a fraction nodes[i] of the way ahead, along the prediction of stage i-1."""

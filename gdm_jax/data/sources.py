@@ -58,7 +58,8 @@ def load(
   """Opens a data set.
 
   Args:
-    name: 'digits' (1,797 images, 8x8x1), 'mixture' (100,000 points of `Mixture()`, 2x1),
+    name: 'digits' (1,797 images, 8x8x1, shuffled once), 'mixture' (100,000 points of `Mixture()`,
+      2x1),
       'npz:FILE' for arrays of one's own, `x` [n, *grid, c] and maybe `label` [n], or
       'tfds:NAME' for an image data set that TFDS has prepared as ArrayRecord, such as
       'tfds:cifar10', 'tfds:cifar10:3.0.2' or 'tfds:imagenet_resized/64x64'.
@@ -201,8 +202,11 @@ def _digits() -> ArraySource:
   from sklearn import datasets
 
   digits = datasets.load_digits()
-  x = digits.images[..., None] / 8 - 1  # the pixels are 0..16
-  return ArraySource(x.astype(np.float32), digits.target.astype(np.int32), 10, bin_width=1 / 8)
+  # They come writer after writer, so that a slice of them as they are would be of other writers.
+  mixed = np.random.default_rng(0).permutation(len(digits.images))
+  x = digits.images[mixed, :, :, None] / 8 - 1  # the pixels are 0..16
+  label = digits.target[mixed].astype(np.int32)
+  return ArraySource(x.astype(np.float32), label, 10, bin_width=1 / 8)
 
 
 def _mixture() -> ArraySource:

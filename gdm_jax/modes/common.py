@@ -5,7 +5,7 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from gdm_jax.build import ConfigError
+from gdm_jax.config import ConfigError
 from gdm_jax.data import sources
 
 
@@ -27,12 +27,6 @@ def make_workdir(workdir: pathlib.Path):
     probe.unlink()
   except OSError as error:
     raise ConfigError(f'--workdir={workdir} cannot be written: {error.strerror}') from None
-
-
-def load(config: ConfigDict):
-  """The training data. Raises sources.DataError."""
-  c = config.data
-  return sources.load(c.name, c.split, c.shape, c.data_dir or None, int(c.memory_gib * 2**30))
 
 
 def check_classes(config: ConfigDict, source: sources.Source):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, generate, sampling, sharding
-from gdm_jax.build import ConfigError
+from gdm_jax.config import ConfigError, seeds_of
 from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
 from gdm_jax.training.logger import say
@@ -34,7 +34,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   files = _files(c.images)
   images = np.stack([_load('complete.images', file, shape) for file in files])
   table, groups = plan(config, system)
-  seeds = build.seeds(config)[: c.variants]
+  seeds = seeds_of(config)[: c.variants]
   if len(seeds) < c.variants:
     raise ConfigError(
       f'complete.variants = {c.variants}: sampling.seeds = {config.sampling.seeds!r} has only '

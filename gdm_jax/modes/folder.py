@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from gdm_jax import figures
-from gdm_jax.build import ConfigError
+from gdm_jax.config import ConfigError
 from gdm_jax.modes import common
 
 

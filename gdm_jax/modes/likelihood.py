@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, generate, likelihood, sampling, sharding
-from gdm_jax.build import ConfigError
+from gdm_jax.config import ConfigError
 from gdm_jax.data import sources
 from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
@@ -37,14 +37,16 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     likelihood.find(c.solver)
   except ValueError as error:
     raise ConfigError(f'likelihood.solver = {c.solver!r}: {error}') from None
-  source = _source(config)
+  source = build.source(config, 'likelihood.split', memory_gib=0)
+  common.check_classes(config, source)
   mesh = sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
   folder = workdir / 'likelihood'
   common.make_workdir(folder)
 
   indices = np.arange(min(c.num, len(source)))
-  order, dims, parts = _groups(config, system, table)
+  strategy, order = build.order_of(config, system.strategies)
+  dims, parts = _groups(config, system, strategy, order)
   nats, label = evaluate(config, system, params, table, source, indices, mesh)
   nats = nats @ parts + dims * math.log(source.bin_width or 1)
   summary = {
@@ -56,7 +58,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     'dequantised': bool(source.bin_width),
     'bin_width': source.bin_width,
     'checkpoint': step,
-    'strategy': _strategy(config, system),
+    'strategy': strategy,
     'order': order,
     'solver': c.solver,
     'steps': len(table) - 1,
@@ -125,29 +127,11 @@ def evaluate(
   return np.concatenate(found), np.concatenate(labels)
 
 
-def _source(config):
-  c, split = config.data, config.likelihood.split
-  try:
-    # Every example is read once: nothing is worth decoding ahead.
-    source = sources.load(c.name, split or c.split, c.shape, c.data_dir or None, memory_bytes=0)
-  except sources.DataError as error:
-    raise sources.DataError(f'likelihood.split = {split!r}: {error}' if split else error) from None
-  common.check_classes(config, source)
-  return source
-
-
-def _strategy(config, system):
-  return config.sampling.strategy or next(iter(system.strategies))
-
-
-def _groups(config, system, table):
-  """The order of generation, the elements of each group, and [refined k, k]: 1 where part of it."""
-  indices = np.asarray(system.strategies[_strategy(config, system)].indices)
-  begins = np.argmax(np.asarray(table) > 0, axis=0)  # the first row on which a group has moved
-  order = list(dict.fromkeys(indices[np.argsort(begins, kind='stable')].tolist()))
-  parts = (indices[:, None] == order).astype(float)
+def _groups(config, system, strategy, order):
+  """The elements of each group, in the order of generation, and [refined k, k]: what is in it."""
+  parts = (np.asarray(system.strategies[strategy].indices)[:, None] == order).astype(float)
   sizes = np.bincount(np.ravel(system.process.grouping.labels)) * config.data.shape[-1]
-  return order, sizes @ parts, parts
+  return sizes @ parts, parts
 
 
 def _statistics(nats, dims):

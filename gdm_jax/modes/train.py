@@ -8,8 +8,10 @@ import tqdm
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, generate, sharding
+from gdm_jax.config import seeds_of
 from gdm_jax.data import pipeline
-from gdm_jax.modes import common
+from gdm_jax.evaluation import evaluator
+from gdm_jax.modes import common, evaluate
 from gdm_jax.training import loop
 from gdm_jax.training.checkpoint import Checkpoints, check_unchanged, write_config
 from gdm_jax.training.logger import Logger, say
@@ -29,7 +31,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   table = build.generation(config, system.strategies)
   common.check_devices(config, 'train.batch')
   check_unchanged(config, workdir)
-  source = common.load(config)
+  source = build.source(config)
   common.check_classes(config, source)
   common.make_workdir(workdir)
 
@@ -43,6 +45,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  if config.evaluation.every:
+    evaluation = evaluator.Evaluator(config, system, workdir / evaluate.FOLDER, mesh)
+    rows = evaluator.cells(workdir)
   c = config.sampling
   generator = generate.Generator(system, config.data.shape, c.solver, mesh, c.guidance)
 
@@ -52,7 +57,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       """The grid's states while generating; None where a signal came in between."""
       frames = []
       side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
-      seeds = build.seeds(config)[0] + np.arange(side**2, dtype=np.uint32)
+      seeds = seeds_of(config)[0] + np.arange(side**2, dtype=np.uint32)
       bar = tqdm.tqdm(
         generator.states(state.ema, table, seeds, build.labels(config, seeds), piece=FRAME),
         desc='samples',
@@ -61,7 +66,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
         disable=None if primary else True,
       )
       for x in bar:
-        frames.append(x)
+        frames.append(generator.gather(x, len(seeds)))
         if received:
           return None
       return frames
@@ -70,14 +75,24 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       if (frames := states(state)) and primary:
         figures.save(workdir / 'progress' / f'{images:010d}.png', figures.overview(frames[-1]))
 
+    def measure(state, images):
+      step = int(state.step)
+      row = evaluator.evaluate(config, evaluation, state.ema, step, rows, lambda: bool(received))
+      if row and primary:
+        say(f'{images:,} images: {row["metric"]} {row["distance"]}')
+        evaluator.plot(workdir / 'evaluation.png', rows, row)
+
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
       state = loop.start(config, system, iterator, checkpoints, mesh)
       if primary:
         write_config(config, workdir)
       steps = loop.steps(config)
+      events = ((config.log.samples_every, draw), (config.evaluation.every, measure))
       logger = Logger(workdir, config.train.batch, int(state.step), steps, primary)
       try:
-        state = loop.run(config, system, state, iterator, checkpoints, logger, mesh, draw, received)
+        state = loop.run(
+          config, system, state, iterator, checkpoints, logger, mesh, events, received
+        )
       finally:
         logger.close()
 

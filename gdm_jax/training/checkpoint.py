@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 import gdm_jax
 from gdm_jax import sharding
-from gdm_jax.build import ConfigError, System, get
+from gdm_jax.build import System
+from gdm_jax.config import ConfigError, get
 from gdm_jax.training.step import TrainState
 
 FREE = (
   *('cpu_devices', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
-  *('sampling.', 'complete.', 'likelihood.'),
+  *('sampling.', 'complete.', 'likelihood.', 'evaluation.'),
 )
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
@@ -64,10 +65,14 @@ class Checkpoints:
     """The newest step that has been saved whole."""
     return self._manager.latest_step()
 
+  def steps(self) -> list[int]:
+    """The steps that have been saved whole, ascending."""
+    return sorted(self._manager.all_steps())
+
   def save(self, state: TrainState, data: dict, config: ConfigDict):
     """Starts writing the state and the data iterator's position; returns at once."""
     step = int(state.step)
-    if step in self._manager.all_steps():
+    if step in self.steps():
       return
     about = {'config': json.loads(config.to_json()), 'versions': versions()}
     self._manager.save(
@@ -82,9 +87,10 @@ class Checkpoints:
 
   def restore(self, target: TrainState) -> tuple[TrainState, dict]:
     """The newest state, laid out as the abstract `target`, and the data position with it."""
-    self._check(target.ema)
+    step = self.latest()
+    self._check(target.ema, step)
     items = self._manager.restore(
-      self.latest(),
+      step,
       args=ocp.args.Composite(
         ema=ocp.args.StandardRestore(target.ema),
         state=ocp.args.StandardRestore(target.replace(ema=None)),
@@ -93,15 +99,15 @@ class Checkpoints:
     )
     return items['state'].replace(ema=items['ema']), items['data']
 
-  def restore_ema(self, target: dict) -> dict:
-    """The newest EMA parameters, laid out as the abstract `target`."""
-    self._check(target)
+  def restore_ema(self, target: dict, step: int) -> dict:
+    """The EMA parameters of a step, laid out as the abstract `target`."""
+    self._check(target, step)
     args = ocp.args.Composite(ema=ocp.args.StandardRestore(target))
-    return self._manager.restore(self.latest(), args=args)['ema']
+    return self._manager.restore(step, args=args)['ema']
 
-  def _check(self, target):
+  def _check(self, target, step):
     """Raises ConfigError naming the first parameter in which another model was saved."""
-    saved = self._manager.item_metadata(self.latest())['ema']
+    saved = self._manager.item_metadata(step)['ema']
     saved, wanted = (
       {jax.tree_util.keystr(k, simple=True, separator='/'): v.shape for k, v in leaves}
       for leaves in (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (saved, target))
@@ -109,7 +115,7 @@ class Checkpoints:
     for name in sorted({*saved, *wanted}):
       if saved.get(name) != wanted.get(name):
         raise ConfigError(
-          f'config.model describes another network than checkpoint {self.latest()}: '
+          f'config.model describes another network than checkpoint {step}: '
           f'{name} is {wanted.get(name)}, there {saved.get(name)}'
         )
 
@@ -117,9 +123,10 @@ class Checkpoints:
 def trained(
   config: ConfigDict, workdir: pathlib.Path, system: System, mesh: Mesh
 ) -> tuple[dict, int]:
-  """The newest EMA parameters of a workdir, on every device, and their step.
+  """The EMA parameters of a workdir, on every device, and their step.
 
-  Raises ConfigError where the workdir holds no checkpoint, or one of another model.
+  It is `checkpoint.load`, or the newest.
+  Raises ConfigError where the workdir holds no such checkpoint, or one of another model.
   """
   check_unchanged(config, workdir, generating=True)
   if (workdir / 'checkpoints').is_dir():
@@ -129,8 +136,12 @@ def trained(
       jax.eval_shape(system.init, jax.random.key(0)),
     )
     with Checkpoints(workdir) as checkpoints:
-      if (step := checkpoints.latest()) is not None:
-        return checkpoints.restore_ema(target), step
+      there, wanted = checkpoints.steps(), config.checkpoint.load
+      if wanted and wanted not in there:
+        raise ConfigError(f'checkpoint.load = {wanted}: {workdir} holds {there}')
+      if there:
+        step = wanted or there[-1]
+        return checkpoints.restore_ema(target, step), step
   raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import jax
@@ -86,14 +86,14 @@ def run(
   checkpoints: Checkpoints,
   logger: Logger,
   mesh: Mesh,
-  draw: Callable[[TrainState, int], None],
+  events: Sequence[tuple[int, Callable[[TrainState, int], None]]],
   received: list[int],
 ) -> TrainState:
   """Trains to the end of the duration and returns the last state, saved.
 
-  draw(state, images) is called every `log.samples_every` images; `received` is where signals
-  arrive. Raises Interrupted after one, and TrainingError at a loss that is not finite, in which
-  case nothing is saved.
+  events: (every, call), and call(state, images) is called every so many images, 0 for never;
+  `received` is where signals arrive. Raises Interrupted after one, and TrainingError at a loss
+  that is not finite, in which case nothing is saved.
   """
   batch, first, last = config.train.batch, int(state.step), steps(config)
   advance = jax.jit(
@@ -113,7 +113,7 @@ def run(
       logger.restart()
 
     def due(every, images=(step + 1) * batch):
-      return images // every > (images - batch) // every
+      return every and images // every > (images - batch) // every
 
     stop = tuple(received)  # read once: whatever is decided on it below must agree
     saving = step + 1 == last or due(config.checkpoint.every) or bool(stop)
@@ -127,9 +127,10 @@ def run(
         checkpoints.save(state, iterator.get_state(), config)
     if stop:
       raise Interrupted(stop[0], step + 1)
-    if due(config.log.samples_every):
-      with logger.paused():
-        draw(state, (step + 1) * batch)
+    for every, call in events:
+      if due(every):
+        with logger.paused():
+          call(state, (step + 1) * batch)
   return state
 
 

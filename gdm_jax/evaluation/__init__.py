@@ -1,0 +1,1 @@
+"""Features, distances and the evaluation run: how good the samples are."""

@@ -1,0 +1,191 @@
+"""The evaluation run: samples of a model against real images, and a row that says what was done."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
+
+from gdm_jax import build, figures, generate, solvers
+from gdm_jax.build import System
+from gdm_jax.config import seeds_of
+from gdm_jax.evaluation import features, reference, summary
+from gdm_jax.evaluation.cells import Cells
+from gdm_jax.evaluation.summary import Collector, Scores
+
+SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'solver', 'guidance', 'labels', 'seeds')
+AGAINST = ('features', 'identity', 'data', 'split')
+KEYS = ('checkpoint', *SAMPLED, *AGAINST)
+VALUES = (
+  *('metric', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'),
+  *('images', 'real', 'evaluations', 'trained_images'),
+)
+
+
+class EvaluationError(RuntimeError):
+  """Samples that cannot be evaluated."""
+
+
+class Evaluator:
+  """Samples and measures; features, reference and programs are made once.
+
+  folder: where the classifier and the reference's statistics are kept. Raises ConfigError and
+  DataError (`features.find`, `reference.obtain`).
+  """
+
+  def __init__(self, config: ConfigDict, system: System, folder: pathlib.Path, mesh: Mesh):
+    self._config, self._system, self._mesh = config.copy_and_resolve_references(), system, mesh
+    self.features = features.find(config, folder)
+    self.real, self.about = reference.obtain(config, self.features, folder, mesh)
+    self._of = self.features.compiled(mesh)
+    self._generators: dict[tuple, generate.Generator] = {}
+
+  def key(self, config: ConfigDict, step: int) -> dict[str, str]:
+    """What tells an evaluation from another: the columns KEYS. `config.sampling` says how."""
+    c = config.sampling
+    name, order = build.order_of(config, self._system.strategies)
+    cuts = c.cuts or self._system.strategies[name].cuts or ()
+    values = {
+      'checkpoint': step,
+      'strategy': name,
+      'order': _joined(order),
+      'cuts': _joined(cuts),
+      'steps': _joined(c.steps),
+      'solver': c.solver,
+      'guidance': c.guidance,
+      'labels': _joined(c.labels),
+      'seeds': config.evaluation.seeds,
+      **{key: self.about[key] for key in AGAINST},
+    }
+    return {key: str(value) for key, value in values.items()}
+
+  def __call__(
+    self,
+    config: ConfigDict,
+    params: dict,
+    stopped: Callable[[], bool] = lambda: False,
+  ) -> Scores | None:
+    """The distances of the images of `evaluation.seeds`, made as `config.sampling` says.
+
+    None where it was asked to stop, after any batch, by `stopped`. Raises EvaluationError where an
+    image is not finite, and ConfigError.
+    """
+    c, seeds = config.sampling, seeds_of(config, 'evaluation.seeds')
+    table = build.generation(config, self._system.strategies)
+    generator = self._generator(c.solver, c.guidance)
+    collector = Collector()
+    labels = build.labels(config, seeds)
+    for some, x in generator.stream(params, table, seeds, labels, c.batch, 'evaluation'):
+      self.collect([collector], x, some)
+      if stopped():
+        return None
+    return summary.scores(collector.summary(), self.real)
+
+  def collect(
+    self,
+    collectors: Sequence[Collector],
+    x: Float[Array, 'padded h w c'],
+    seeds: Int[np.ndarray, ' n'],
+  ):
+    """Adds features of generated images: each collector gets those of the seeds, one after another.
+
+    Raises EvaluationError where one is not finite.
+    """
+    found, finite = self._of(x)
+    each = len(x) // len(collectors)
+    for i, collector in enumerate(collectors):
+      rows = slice(i * each, i * each + len(seeds))
+      check_finite(summary.everywhere(finite)[rows], seeds)
+      collector.add(found, rows)
+
+  def row(self, config: ConfigDict, scores: Scores, step: int) -> dict:
+    """A row of evaluation.csv: KEYS and VALUES."""
+    c = config.sampling
+    evaluations = solvers.find(c.solver).cost(sum(c.steps))
+    return {
+      **self.key(config, step),
+      'metric': self.features.metric,
+      **{key: f'{value:.6g}' for key, value in dataclasses.asdict(scores).items()},
+      'images': len(seeds_of(config, 'evaluation.seeds')),
+      'real': self.real.moments.count,
+      'evaluations': '' if evaluations is None else evaluations * (2 if c.guidance != 1 else 1),
+      'trained_images': step * config.train.batch,
+    }
+
+  def _generator(self, solver, guidance):
+    if (solver, guidance) not in self._generators:
+      self._generators[solver, guidance] = generate.Generator(
+        self._system, self._config.data.shape, solver, self._mesh, guidance
+      )
+    return self._generators[solver, guidance]
+
+
+def cells(workdir: pathlib.Path) -> Cells:
+  """evaluation.csv of a workdir."""
+  return Cells(workdir / 'evaluation.csv', KEYS, VALUES)
+
+
+def evaluate(
+  config: ConfigDict,
+  evaluator: Evaluator,
+  params: dict,
+  step: int,
+  rows: Cells,
+  stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, str] | None:
+  """The row of a checkpoint: measured and added, unless it is there already.
+
+  None where it was asked to stop. Raises EvaluationError and ConfigError.
+  """
+  key = evaluator.key(config, step)
+  if key not in rows:
+    scores = evaluator(config, params, stopped)
+    if scores is None:
+      return None
+    rows.add(evaluator.row(config, scores, step))
+  return rows.get(key)
+
+
+def check_finite(flags: Bool[np.ndarray, ' n'], seeds: Int[np.ndarray, ' n']):
+  """Raises EvaluationError naming the seeds whose images are not finite."""
+  if not flags.all():
+    raise EvaluationError(
+      f'{(~flags).sum()} of the images of seeds {seeds[0]} to {seeds[-1]} hold NaN or infinity, '
+      f'the first that of seed {seeds[np.argmin(flags)]}: the model or the solver diverged'
+    )
+
+
+def readable(row: dict[str, str]) -> str:
+  """A row in words: what was measured, and everything that it depends on."""
+  kernel = 'KID' if row['features'] == 'inception' else 'kernel distance'
+  given = ''.join(f', {name} {row[name]}' for name in ('cuts', 'labels') if row[name]) + (
+    f', guidance {row["guidance"]}' if float(row['guidance']) != 1 else ''
+  )
+  return (
+    f'{row["metric"]} {float(row["distance"]):.4g}   {kernel} {float(row["kernel"]):.3g} ± '
+    f'{float(row["kernel_error"]):.1g}   precision {float(row["precision"]):.3f}   '
+    f'recall {float(row["recall"]):.3f}\n'
+    f'{int(row["images"]):,} samples (seeds {row["seeds"]}) of checkpoint {row["checkpoint"]} '
+    f'({int(row["trained_images"]):,} images), strategy {row["strategy"]}, order {row["order"]}, '
+    f'{row["solver"]}, {row["steps"]} steps, {row["evaluations"] or "adaptive"} evaluations'
+    f'{given}\n'
+    f'against {int(row["real"]):,} images of {row["data"]}, {row["split"]}; '
+    f'features {row["features"]} {row["identity"]}'
+  )
+
+
+def plot(file: pathlib.Path, cells: Cells, like: dict[str, str]):
+  """The distance against millions of training images, of the rows that differ in nothing else."""
+  same = [key for key in KEYS if key != 'checkpoint']
+  rows = [row for row in cells.rows if all(row[key] == like[key] for key in same)]
+  points = sorted((int(row['trained_images']) / 1e6, float(row['distance'])) for row in rows)
+  figures.plot_lines(
+    file, {like['strategy']: points}, xlabel='million images', ylabel=like['metric'], yscale='log'
+  )
+
+
+def _joined(values):
+  return '-'.join(f'{value:g}' if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,115 @@
+"""Statistics of real images, made once and kept in a file."""
+
+import json
+import pathlib
+import re
+import zipfile
+
+import jax
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from gdm_jax import build, sharding
+from gdm_jax.config import ConfigError
+from gdm_jax.evaluation.features import Features
+from gdm_jax.evaluation.moments import Moments
+from gdm_jax.evaluation.summary import LEAST, Collector, Summary
+
+ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
+
+
+def describe(config: ConfigDict, features: Features) -> dict[str, str]:
+  """What the statistics that a config asks for are of."""
+  split = config.evaluation.split or config.data.split
+  shape = 'x'.join(map(str, config.data.shape))
+  return {
+    'features': features.name,
+    'identity': features.identity,
+    'data': config.data.name,
+    'split': split,
+    'shape': shape,
+  }
+
+
+def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
+  """Where statistics are kept in a folder."""
+  words = '-'.join(about[key] for key in ('features', 'data', 'split'))
+  return folder / f'reference-{re.sub("[^A-Za-z0-9_-]+", "_", words).strip("_")}.npz'
+
+
+def obtain(
+  config: ConfigDict, features: Features, folder: pathlib.Path, mesh: Mesh
+) -> tuple[Summary, dict[str, str]]:
+  """The statistics of `evaluation.reference`, or those that the folder holds, or new ones there.
+
+  And what they are of. Raises ConfigError where the named file holds statistics of other
+  features, or a file is damaged; DataError where the data are not there.
+  """
+  wanted = describe(config, features)
+  if named := config.evaluation.reference:
+    summary, about = load(pathlib.Path(named).expanduser())
+    for key in ('features', 'identity', 'shape'):
+      if about[key] != wanted[key]:
+        raise ConfigError(
+          f'evaluation.reference = {named}: statistics of {key} {about[key]}, not {wanted[key]}; '
+          'make them with --mode=reference'
+        )
+    return summary, about
+  file = file_of(wanted, folder)
+  if file.exists():
+    summary, about = load(file)
+    if about == wanted:
+      return summary, about
+  summary = collect(config, features, mesh)
+  save(file, summary, wanted)
+  return summary, wanted
+
+
+def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
+  """Statistics of the images of `evaluation.split`, in an order that does not follow the data's."""
+  source = build.source(config, 'evaluation.split', memory_gib=0)
+  if len(source) < LEAST:
+    raise ConfigError(
+      f'evaluation.split = {config.evaluation.split!r}: {len(source)} images of '
+      f'{config.data.name} are too few; {LEAST} are the least'
+    )
+  of, collector = features.compiled(mesh), Collector()
+  batch = -(-min(config.sampling.batch, len(source)) // mesh.size) * mesh.size
+  mixed = np.random.default_rng(0).permutation(len(source))
+  with tqdm.tqdm(
+    total=len(source), desc='reference', unit=' images', unit_scale=True, disable=None
+  ) as bar:
+    for some in np.split(mixed, range(batch, len(mixed), batch)):
+      full = np.resize(some, batch)  # the last batch too, so that one program serves all
+      # Every process reads its share of the batch.
+      mine = np.split(full, jax.process_count())[jax.process_index()]
+      examples = sharding.to_devices({'x': source[mine]['x']}, mesh)
+      collector.add(of(examples['x'])[0], slice(0, len(some)))
+      bar.update(len(some))
+  return collector.summary()
+
+
+def save(file: pathlib.Path, summary: Summary, about: dict[str, str]):
+  """Writes statistics, whole or not at all, by process 0."""
+  if jax.process_index() == 0:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + '.tmp')
+    m = summary.moments
+    with temporary.open('wb') as f:
+      values = (m.count, m.mean, m.scatter, summary.kept, json.dumps(about))
+      np.savez(f, **dict(zip(ARRAYS, values, strict=True)))
+    temporary.replace(file)
+
+
+def load(file: pathlib.Path) -> tuple[Summary, dict[str, str]]:
+  """Statistics, and what they are of. Raises ConfigError where the file has none."""
+  try:
+    with np.load(file, allow_pickle=False) as arrays:
+      count, mean, scatter, kept, about = (arrays[name] for name in ARRAYS)
+    return Summary(Moments(int(count), mean, scatter), kept), json.loads(str(about))
+  except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise ConfigError(
+      f'{file} holds no statistics of --mode=reference, or is damaged: {error}'
+    ) from None

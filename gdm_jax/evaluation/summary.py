@@ -1,0 +1,89 @@
+"""What is kept of a set of images: the moments of all their features, and some of the features."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from gdm_jax.evaluation import distances
+from gdm_jax.evaluation.moments import Moments, over_processes
+
+KEPT = 10_000  # features kept as they are, for all but the Frechet distance
+LEAST = 20  # images that can be evaluated
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summary:
+  """Moments of all features, and the first of them, at most KEPT."""
+
+  moments: Moments
+  kept: Float[np.ndarray, 'k d']
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """Distances of generated images to real ones; `kernel_error` is a standard error."""
+
+  distance: float
+  kernel: float
+  kernel_error: float
+  precision: float
+  recall: float
+
+
+class Collector:
+  """Takes features batch by batch; of its moments every process makes those of its own devices."""
+
+  def __init__(self):
+    self._moments: Moments | None = None
+    self._kept: list[np.ndarray] = []
+    self._wanted = KEPT
+
+  def add(self, features: Float[Array, 'padded d'], rows: slice):
+    """Adds rows of a batch that is split over all devices."""
+    mine = Moments.of(_mine(features, rows))
+    self._moments = mine if self._moments is None else self._moments + mine
+    if self._wanted > 0:
+      self._kept.append(everywhere(features)[rows][: self._wanted])
+      self._wanted -= len(self._kept[-1])
+
+  def summary(self) -> Summary:
+    """Of all processes together, the same on each. Raises ValueError where nothing was added."""
+    if self._moments is None:
+      raise ValueError('there are no images')
+    return Summary(over_processes(self._moments), np.concatenate(self._kept))
+
+
+def scores(generated: Summary, real: Summary) -> Scores:
+  """All distances; all but Frechet's of equally many features of both.
+
+  Raises ValueError for fewer than LEAST images, other features, or features not finite.
+  """
+  for summary in (generated, real):
+    if summary.moments.count < LEAST:
+      raise ValueError(f'{summary.moments.count} images are too few; {LEAST} are the least')
+  a, b = generated.moments, real.moments
+  distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance)
+  n = min(len(generated.kept), len(real.kept))
+  kept = generated.kept[:n], real.kept[:n]
+  return Scores(distance, *distances.kernel(*kept), *distances.precision_recall(*kept))
+
+
+def _mine(x, rows):
+  """Of the rows those that this process's devices hold, each once."""
+  parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+  return np.concatenate(
+    [
+      np.asarray(part)[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+      for first, part in sorted(parts.items())
+    ]
+  )
+
+
+def everywhere(x: Array) -> np.ndarray:
+  """An array that is split over the devices, whole on every process."""
+  if x.is_fully_addressable:
+    return np.asarray(x)
+  layout = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())
+  return np.asarray(jax.jit(lambda x: x, out_shardings=layout)(x))

@@ -1,0 +1,72 @@
+"""The convolutional part of VGG-19 (Simonyan and Zisserman 2015), whose features see perceptually.
+
+`features.0.weight`, as torchvision calls it, is `params['features_0']['kernel']`.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Float, UInt8
+
+from gdm_jax.evaluation.inception import PRECISION, check_shapes
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red, green, blue
+BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # the width and number of convolutions
+
+
+class VGG19(nn.Module):
+  """Features of images after the last ReLU of every block."""
+
+  @nn.compact
+  def __call__(self, images: UInt8[Array, 'n h w 3']) -> dict[str, Float[Array, 'n features']]:
+    """Maps images to {'relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4'}.
+
+    Each is an average over positions, and as wide as its block.
+
+    Raises:
+      ValueError: a side is below the 16 pixels that become the last block's one.
+    """
+    if min(images.shape[1:3]) < 16:
+      raise ValueError(f'images of {images.shape[1]}x{images.shape[2]}: VGG-19 needs 16x16')
+    x = (images.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    taps, layer = {}, 0
+    for block, (features, convolutions) in enumerate(BLOCKS, 1):
+      if block > 1:
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        layer += 1
+      for _ in range(convolutions):
+        x = nn.relu(nn.Conv(features, (3, 3), precision=PRECISION, name=f'features_{layer}')(x))
+        layer += 2
+      taps[f'relu{block}_{convolutions}'] = x.mean((1, 2))
+    return taps
+
+
+def params_from_reference(weights: Mapping[str, ArrayLike]) -> dict:
+  """Parameters of `VGG19`, float32, from torchvision's, by its names; its classifier is ignored.
+
+  Raises:
+    ValueError: names the first parameter that is missing, has another shape, or is not known.
+  """
+  weights = {n: np.float32(w) for n, w in weights.items() if n.startswith('features.')}
+  check_shapes(weights, reference_shapes())
+  params = {}
+  for name, value in weights.items():
+    module, _, kind = name.replace('.', '_', 1).partition('.')
+    leaf = 'bias' if kind == 'bias' else 'kernel'
+    params.setdefault(module, {})[leaf] = value if value.ndim == 1 else value.transpose(2, 3, 1, 0)
+  return params
+
+
+def reference_shapes() -> dict[str, tuple[int, ...]]:
+  """The shapes of the published parameters by name; convolutions are [out, in, h, w]."""
+  image = jnp.zeros((1, 16, 16, 3), jnp.uint8)
+  made = jax.eval_shape(VGG19().init, jax.random.key(0), image)['params']
+  shapes = {}
+  for module, params in made.items():
+    module = module.replace('_', '.')
+    *window, inputs, outputs = params['kernel'].shape
+    shapes |= {f'{module}.weight': (outputs, inputs, *window), f'{module}.bias': (outputs,)}
+  return shapes

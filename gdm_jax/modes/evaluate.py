@@ -1,0 +1,51 @@
+"""--mode=evaluate and --mode=reference: how good samples are, and what they are compared with."""
+
+import pathlib
+
+import jax
+from ml_collections import ConfigDict
+
+from gdm_jax import build, sharding
+from gdm_jax.evaluation import evaluator, features, reference
+from gdm_jax.modes import common
+from gdm_jax.training.checkpoint import trained
+from gdm_jax.training.logger import say
+
+FOLDER = 'evaluation'  # in the workdir: the classifier and the statistics
+
+
+def run(config: ConfigDict, workdir: pathlib.Path):
+  """Appends the row of `checkpoint.load` to evaluation.csv and prints it.
+
+  A row that is there already is printed and not measured again. Raises ConfigError, DataError and
+  EvaluationError.
+  """
+  system, mesh = build.system(config), sharding.mesh()
+  build.generation(config, system.strategies)
+  params, step = trained(config, workdir, system, mesh)
+  common.make_workdir(workdir)
+  evaluation = evaluator.Evaluator(config, system, workdir / FOLDER, mesh)
+  rows = evaluator.cells(workdir)
+  known = evaluation.key(config, step) in rows
+  row = evaluator.evaluate(config, evaluation, params, step, rows)
+  if jax.process_index() == 0:
+    print(evaluator.readable(row), flush=True)
+  say(f'{"it was in" if known else "see"} {workdir}/evaluation.csv')
+
+
+def make_reference(config: ConfigDict, workdir: pathlib.Path):
+  """Writes the statistics of `evaluation.split` to `evaluation.reference`, or to the workdir.
+
+  Statistics that are there are made anew. Raises ConfigError and DataError.
+  """
+  common.make_workdir(workdir)
+  build.system(config)
+  found = features.find(config, workdir / FOLDER)
+  about = reference.describe(config, found)
+  named = config.evaluation.reference
+  file = pathlib.Path(named).expanduser() if named else reference.file_of(about, workdir / FOLDER)
+  summary = reference.collect(config, found, sharding.mesh())
+  reference.save(file, summary, about)
+  say(
+    f'{found.name} of {summary.moments.count:,} images of {about["data"]}, {about["split"]}: {file}'
+  )
