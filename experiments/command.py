@@ -1,31 +1,48 @@
-"""The command line of experiments with a trained model: that of gdm_jax, for one workdir."""
+"""The command line of experiments: that of gdm_jax, and the experiment's own flags."""
 
-import pathlib
+import argparse
+import inspect
 import sys
 from collections.abc import Callable
-
-from ml_collections import ConfigDict
 
 from gdm_jax import main
 from gdm_jax.config import ConfigError
 from gdm_jax.data.sources import DataError
+from gdm_jax.evaluation.evaluator import EvaluationError
 from gdm_jax.training.checkpoint import adopt_model
 
 
-def start(run: Callable[[ConfigDict, pathlib.Path], None], doc: str, trained: bool = True):
-  """Calls run(config, workdir); if `trained`, the model is as the workdir's config describes it.
+def start(run: Callable[..., None], doc: str, trained: bool = True):
+  """Calls run(config, workdir, **flags); if `trained`, the model is as the workdir's config says.
 
-  --help prints `doc`; bad input ends in one line and exit code 2, as in gdm_jax.main.
+  Its flags are the keyword arguments of `run`, each with a default of its type; a parameter
+  `arguments` gets those that are not its own, for `main.main`. --help prints
+  `doc` and the flags; bad input ends in one line and exit code 2, as in gdm_jax.main.
   """
-  if {'--help', '-h'} & set(sys.argv) or len(sys.argv) == 1:
-    print(doc.strip())
-    return
+  parser = argparse.ArgumentParser(
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+  )
+  parameters = inspect.signature(run).parameters
+  for name, p in parameters.items():
+    if p.kind is p.KEYWORD_ONLY:
+      parser.add_argument(f'--{name}', type=type(p.default), default=p.default, help='%(default)r')
+  own, rest = parser.parse_known_args(sys.argv[1:] or ['--help'])
+  argv = [sys.argv[0], *rest]
   try:
-    config, workdir = main.parse(sys.argv)[:2]
+    config, workdir = main.parse(argv)[:2]
     main.split_cpu(config.cpu_devices)
     if trained:
-      adopt_model(config, workdir, main.overridden(sys.argv))
-    run(config, workdir)
+      adopt_model(config, workdir, main.overridden(argv))
+    more = (rest,) if 'arguments' in parameters else ()
+    run(config, workdir, *more, **vars(own))
   except (main.UsageError, ConfigError, DataError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+    _fail(error, 2)
+  except EvaluationError as error:
+    _fail(error, 1)
+  except KeyboardInterrupt:
+    _fail('interrupted; run the same command again to go on', 130)
+
+
+def _fail(error, code):
+  print(f'error: {error}', file=sys.stderr)
+  sys.exit(code)

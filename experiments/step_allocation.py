@@ -1,15 +1,15 @@
 """Steps where they are needed: shares that even out the groups' errors, against equal shares.
 
   python -m gdm_jax.main --config=configs/digits.py
-  python -m experiments.step_allocation --config=configs/digits.py --config.sampling.seeds=0-999 \\
-    --config.sampling.solver=euler
+  python -m experiments.step_allocation --config=configs/digits.py --config.sampling.solver=euler \\
+    --config.evaluation.features=pixels --config.evaluation.seeds=0-999
 
 For each budget of evaluations and order of the groups (a few, where the model knows all), measures
 what every group's interval adds to the error (`allocation.interval_errors`), shares the steps out
-anew (`schedule.allocate`), and prints the shares as a flag for --mode=sample. For digits also the
-Frechet distance on raw pixels of the same seeds' images with both shares; it is no FID. About three
-minutes an order on two cores for 1,000 images. Adds to workdir/allocation/results.csv cell by cell,
-skips what is there, and draws figure.png; other solvers and strategies join those in one workdir.
+anew (`schedule.allocate`), prints the shares as a flag for --mode=sample, and evaluates the same
+seeds' images with both shares. About three minutes an order on two cores for 1,000 images. Adds to
+workdir/allocation/results.csv cell by cell, skips what is there, and draws figure.png; other
+solvers and strategies join those in one workdir.
 
 The figure in results/ is of frequency bands, trained with --config.basis.name=cosine
 --config.strategies.main.grouping=bands --config.strategies.main.groups=4,16
@@ -27,19 +27,22 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from experiments import command
-from experiments.cells import Cells
-from experiments.digits_distance import pixel_distance
-from experiments.quality_against_evaluations import orders, steps_of
-from gdm_jax import allocation, build, figures, generate, sampling, schedule, sharding, solvers
-from gdm_jax.config import seeds_of
+from experiments.quality_against_evaluations import orders
+from gdm_jax import allocation, build, sampling, schedule, sharding, solvers
+from gdm_jax.config import ConfigError
+from gdm_jax.evaluation.cells import Cells
+from gdm_jax.evaluation.evaluator import Evaluator
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32)
 BATCHES, BATCH = 2, 64  # of latents on which the errors are measured
 REFERENCE = 64  # RK4 steps to what the errors are measured against
 FIRST = 2**31  # seed of those: none that an image is made of
-KEYS = ('strategy', 'solver', 'evaluations', 'order', 'shares', 'seeds', 'checkpoint')
-VALUES = ('steps', 'errors', 'fd_pixels')
+KEYS = (
+  *('strategy', 'solver', 'evaluations', 'order', 'shares', 'seeds', 'features', 'identity'),
+  'checkpoint',
+)
+VALUES = ('steps', 'errors', 'metric', 'distance')
 SHARES = {'equal': 0, 'allocated': 2}  # rounds of `schedule.allocate`; none: as they begin
 
 
@@ -50,40 +53,31 @@ def run(config, workdir: pathlib.Path):
   """
   system, mesh = build.system(config), sharding.mesh()
   build.generation(config, system.strategies)  # names what is wrong in config.sampling
-  name, seeds = config.sampling.solver, seeds_of(config)
+  name = config.sampling.solver
   if not (p := solvers.find(name).order):
-    raise build.ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
+    raise ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
   params, step = trained(config, workdir, system, mesh)
-  strategy = config.sampling.strategy = config.sampling.strategy or next(iter(system.strategies))
-  generator = generate.Generator(system, config.data.shape, name, mesh)
+  config.sampling.strategy = build.order_of(config, system.strategies)[0]
+  evaluator = Evaluator(config, system, workdir / 'evaluation', mesh)
   cells = Cells(workdir / 'allocation' / 'results.csv', KEYS, VALUES)
 
   for order in orders(config, system):
     measure = None
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
-      found = strategy, name, budget, '-'.join(map(str, order)), shares, config.sampling.seeds, step
-      key, steps = dict(zip(KEYS, found, strict=True)), steps_of(name, budget)
-      if steps < len(order) or key in cells:
+      config.sampling.order = order
+      cell = {'evaluations': budget, 'shares': shares}
+      steps = solvers.find(name).steps(budget)
+      if steps < len(order) or {**evaluator.key(config, step), **cell} in cells:
         continue
       plan = plan_of(config, system, order)
       measure = measure or _measure(config, system, params, plan, mesh)  # once: it is the reference
       counts = schedule.allocate(plan, steps, measure, p, SHARES[shares])
-      row = {**key, 'steps': '-'.join(map(str, counts)), 'fd_pixels': ''}
-      row['errors'] = ' '.join(f'{e:.3g}' for e in measure(counts))
-      if config.data.name == 'digits':
-        config.sampling.update(order=order, steps=counts)
-        table = build.generation(config, system.strategies)
-        parts = np.array_split(seeds, -(-len(seeds) // config.sampling.batch))
-        x = [
-          generator.images(params, table, part, labels=build.labels(config, part)) for part in parts
-        ]
-        distance = pixel_distance(figures.to_uint8(np.concatenate(x)))
-        row['fd_pixels'] = f'{distance:.4f}'
-      cells.add(row)
-  mine = [
-    r for r in cells.rows if (r['seeds'], r['checkpoint']) == (config.sampling.seeds, str(step))
-  ]
+      config.sampling.steps = counts
+      row = evaluator.row(config, evaluator(config, params), step)
+      cells.add({**row, **cell, 'errors': ' '.join(f'{e:.3g}' for e in measure(counts))})
+  same = {key: evaluator.key(config, step)[key] for key in ('seeds', 'features', 'checkpoint')}
+  mine = [row for row in cells.rows if {key: row[key] for key in same} == same]
   draw(mine, workdir / 'allocation' / 'figure.png')
   report(mine)
   print(f'see {workdir}/allocation/results.csv and figure.png')
@@ -95,7 +89,7 @@ def report(rows: list[dict[str, str]]):
     order, steps = (row[key].replace('-', ',') for key in ('order', 'steps'))
     print(
       f'{row["strategy"]}, {row["solver"]}, {row["evaluations"]} evaluations, {row["shares"]}: '
-      f'errors {row["errors"]}, FD (pixels) {row["fd_pixels"] or "-"}\n'
+      f'errors {row["errors"]}, {row["metric"]} {row["distance"]}\n'
       f'  --config.sampling.order={order} --config.sampling.steps={steps}'
     )
 
@@ -130,7 +124,7 @@ def draw(rows: list[dict[str, str]], file: pathlib.Path):
   """The largest error and the distance against evaluations: means over orders, and their range."""
   measured = {
     'largest error of a group': lambda row: max(map(float, row['errors'].split())),
-    'FD (pixels)': lambda row: float(row['fd_pixels'] or np.nan),
+    rows[0]['metric']: lambda row: float(row['distance']),
   }
   lines = {(row['strategy'], row['solver']): None for row in rows}  # in the order of the file
   budgets = sorted({int(row['evaluations']) for row in rows})

@@ -25,6 +25,7 @@ MAYBE_EMPTY = ('model.attention',)
 FEATURES = ('pixels', 'classifier', 'inception', 'vgg19')
 
 MOST_SEEDS = 10_000_000  # in a range
+LEAST_EVALUATED = 20  # images
 
 
 class ConfigError(ValueError):
@@ -48,8 +49,12 @@ def check(config: ConfigDict):
       raise ConfigError(f'{key} = {get(config, key)} must be below 1')
   if config.data.flip and len(config.data.shape) != 3:
     raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
-  for key in ('sampling.seeds', 'evaluation.seeds'):
-    seeds_of(config, key)
+  seeds_of(config)
+  if (n := len(seeds_of(config, 'evaluation.seeds'))) < LEAST_EVALUATED:
+    raise ConfigError(
+      f'evaluation.seeds = {config.evaluation.seeds!r}: {n} images are too few to evaluate; '
+      f'{LEAST_EVALUATED} are the least'
+    )
   labels = config.sampling.labels
   if not all(isinstance(n, int) and 0 <= n < config.model.classes for n in labels):
     raise ConfigError(f'sampling.labels = {labels}: model.classes = {config.model.classes}')

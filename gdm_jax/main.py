@@ -130,6 +130,8 @@ def split_cpu(devices: int):
   if devices > 1 and not said:
     import jax
 
+    if jax.config.jax_num_cpu_devices == devices:
+      return  # a second time it could not be set, once jax has begun
     jax.config.update('jax_num_cpu_devices', devices)
 
 

@@ -71,7 +71,7 @@ def sweep(
   def one(table):
     return sample(predict, process, table, z, solver)
 
-  return jax.lax.map(one, tables, batch_size=at_once or len(tables))
+  return jax.lax.map(one, tables, batch_size=at_once) if at_once else jax.vmap(one)(tables)
 
 
 def complete(

@@ -56,6 +56,10 @@ class Solver:
     """Evaluations of the network along that many steps; None where the solver decides."""
     return None if self.order is None else steps * self.evaluations + self.reversible
 
+  def steps(self, evaluations: int) -> int:
+    """How many steps that many evaluations are enough for."""
+    return (evaluations - self.reversible) // self.evaluations
+
 
 def _runge_kutta(name: str, order: int, nodes: Sequence[float], weights: Sequence[float]) -> Solver:
   """Stage i evaluates u a fraction nodes[i] of the way ahead, along the prediction of stage i-1."""

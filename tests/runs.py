@@ -47,8 +47,19 @@ def environment(devices=1, **extra):
 
 def command(*args, devices=1, **extra) -> subprocess.CompletedProcess:
   """The command in a process of its own."""
+  return _run('-m', 'gdm_jax.main', *args, devices=devices, **extra)
+
+
+def python(*args, devices=1, **extra) -> subprocess.CompletedProcess:
+  """Python in a process of its own, which must end well."""
+  done = _run(*args, devices=devices, **extra)
+  assert done.returncode == 0, done.stderr
+  return done
+
+
+def _run(*args, devices, **extra):
   return subprocess.run(
-    [sys.executable, '-m', 'gdm_jax.main', *map(str, args)],
+    [sys.executable, *map(str, args)],
     cwd=ROOT,
     env=environment(devices, **extra),
     capture_output=True,

@@ -8,39 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import (
-  command,
-  digits_distance,
-  quality_against_evaluations,
-  step_allocation,
-  toy_2d,
-)
-from experiments.cells import Cells
+from experiments import command, quality_against_evaluations, step_allocation, toy_2d
 from gdm_jax import main
 from gdm_jax.data.sources import Mixture
 from tests import runs
-
-
-def test_frechet_distance_of_known_gaussians():
-  rng = np.random.default_rng(0)
-  a = rng.standard_normal((500, 3))
-  a = np.linalg.solve(np.linalg.cholesky(np.cov(a.T)), (a - a.mean(0)).T).T  # exactly N(0, I)
-  scale, shift = np.array([1.0, 2.0, 0.5]), np.array([0.0, 1.0, 3.0])
-  assert abs(digits_distance.frechet_distance(a, a)) < 1e-9
-  wanted = np.sum(shift**2) + np.sum((scale - 1) ** 2)
-  np.testing.assert_allclose(digits_distance.frechet_distance(a, a * scale + shift), wanted)
-
-
-def test_cells_are_added_once_and_survive_a_restart(tmp_path):
-  file = tmp_path / 'new' / 'results.csv'
-  cells = Cells(file, ('solver', 'steps'), ('fd',))
-  assert cells.rows == []
-  cells.add({'fd': 0.5, 'solver': 'heun', 'steps': 8})
-  again = Cells(file, ('solver', 'steps'), ('fd',))
-  assert {'solver': 'heun', 'steps': 8} in again
-  assert {'solver': 'heun', 'steps': 16} not in again
-  again.add({'solver': 'heun', 'steps': 16, 'fd': 0.25})
-  assert file.read_text() == 'solver,steps,fd\nheun,8,0.5\nheun,16,0.25\n'
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +25,8 @@ def digits(tmp_path_factory):
 def start(module, monkeypatch, workdir, *overrides):
   """The command of an experiment, here in this process."""
   argv = ['', f'--config={runs.ROOT}/configs/digits.py', f'--workdir={workdir}', *overrides]
-  monkeypatch.setattr(sys, 'argv', [*argv, '--config.cpu_devices=1', '--config.sampling.batch=40'])
+  fast = 'cpu_devices=1', 'sampling.batch=40', 'evaluation.features=pixels', 'evaluation.seeds=0-69'
+  monkeypatch.setattr(sys, 'argv', [*argv, *(f'--config.{override}' for override in fast)])
   command.start(module.run, module.__doc__)
 
 
@@ -68,8 +40,8 @@ def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
   monkeypatch.setattr(module, 'SOLVERS', ('euler', 'reversible_heun'))
   monkeypatch.setattr(module, 'BUDGETS', (4, 5))
   monkeypatch.setattr(module, 'ORDERS', 2)
-  start(module, monkeypatch, digits, '--config.sampling.seeds=0-69')
-  file = digits / 'quality' / 'results.csv'
+  start(module, monkeypatch, digits)
+  file = digits / 'quality_against_evaluations' / 'results.csv'
   found = rows(file)
   cells = [(r['solver'], r['evaluations'], r['steps'], r['order']) for r in found]
   other = cells[1][-1]
@@ -79,16 +51,16 @@ def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
     *[('euler', n, n, order) for n in '45' for order in (first, other)],
     *[('reversible_heun', '5', '4', order) for order in (first, other)],
   ]
-  assert all(float(r['fd_pixels']) > 0 and r['seeds'] == '0-69' for r in found)
-  assert (digits / 'quality' / 'figure.png').stat().st_size > 0
+  assert all(float(r['distance']) > 0 and r['metric'] == 'FD (pixels)' for r in found)
+  assert (digits / 'quality_against_evaluations' / 'figure.png').stat().st_size > 0
 
   # Rerun, it measures what is missing: a row that is taken away, the other ones as they are.
-  marked = [{**r, 'fd_pixels': '7'} for r in found]
+  marked = [{**r, 'distance': '7'} for r in found]
   with file.open('w', newline='') as f:
     writer = csv.DictWriter(f, found[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(marked[:2] + marked[3:])
-  start(module, monkeypatch, digits, '--config.sampling.seeds=0-69')
+  start(module, monkeypatch, digits)
   assert rows(file) == marked[:2] + marked[3:] + [found[2]]
 
 
@@ -97,7 +69,7 @@ def test_allocation_compares_equal_and_measured_shares(digits, monkeypatch, caps
   for name, value in {'BUDGETS': (2, 9), 'BATCHES': 2, 'BATCH': 4, 'REFERENCE': 12}.items():
     monkeypatch.setattr(module, name, value)
   monkeypatch.setattr(quality_against_evaluations, 'ORDERS', 1)
-  start(module, monkeypatch, digits, '--config.sampling.seeds=0-69')
+  start(module, monkeypatch, digits)
   out = capsys.readouterr().out
   file = digits / 'allocation' / 'results.csv'
   equal, allocated = rows(file)  # two evaluations are too few for four groups
@@ -106,14 +78,14 @@ def test_allocation_compares_equal_and_measured_shares(digits, monkeypatch, caps
   largest = [max(map(float, row['errors'].split())) for row in (equal, allocated)]
   assert 0 < largest[1] <= largest[0]
   assert sum(map(int, allocated['steps'].split('-'))) == 9
-  assert float(equal['fd_pixels']) > 0
+  assert float(equal['distance']) > 0
   flag = allocated['steps'].replace('-', ',')
   assert f'--config.sampling.order=0,1,2,3 --config.sampling.steps={flag}' in out
   assert (digits / 'allocation' / 'figure.png').stat().st_size > 0
 
   before = file.read_bytes()
   monkeypatch.setattr(module, '_measure', None)  # nothing is left to measure
-  start(module, monkeypatch, digits, '--config.sampling.seeds=0-69')
+  start(module, monkeypatch, digits)
   assert file.read_bytes() == before
 
 
@@ -148,7 +120,9 @@ def test_help_says_what_an_experiment_is_for(monkeypatch, capsys):
     toy_2d.command(['--help'])
   assert stop.value.code == 0
   monkeypatch.setattr(sys, 'argv', ['', '--help'])
-  command.start(quality_against_evaluations.run, quality_against_evaluations.__doc__)
+  with pytest.raises(SystemExit) as stop:
+    command.start(quality_against_evaluations.run, quality_against_evaluations.__doc__)
+  assert stop.value.code == 0
   done = subprocess.run(
     [sys.executable, '-m', 'experiments.step_allocation', '--help'],
     cwd=runs.ROOT,

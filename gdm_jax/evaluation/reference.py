@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gdm_jax import build, sharding
-from gdm_jax.config import ConfigError
+from gdm_jax.config import LEAST_EVALUATED, ConfigError
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
-from gdm_jax.evaluation.summary import LEAST, Collector, Summary
+from gdm_jax.evaluation.summary import Collector, Summary
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
 
@@ -70,10 +70,10 @@ def obtain(
 def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
   """Statistics of the images of `evaluation.split`, in an order that does not follow the data's."""
   source = build.source(config, 'evaluation.split', memory_gib=0)
-  if len(source) < LEAST:
+  if len(source) < LEAST_EVALUATED:
     raise ConfigError(
       f'evaluation.split = {config.evaluation.split!r}: {len(source)} images of '
-      f'{config.data.name} are too few; {LEAST} are the least'
+      f'{config.data.name} are too few; {LEAST_EVALUATED} are the least'
     )
   of, collector = features.compiled(mesh), Collector()
   batch = -(-min(config.sampling.batch, len(source)) // mesh.size) * mesh.size

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from gdm_jax.config import LEAST_EVALUATED
 from gdm_jax.evaluation import distances
 from gdm_jax.evaluation.moments import Moments, over_processes
 
 KEPT = 10_000  # features kept as they are, for all but the Frechet distance
-LEAST = 20  # images that can be evaluated
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,11 +58,11 @@ class Collector:
 def scores(generated: Summary, real: Summary) -> Scores:
   """All distances; all but Frechet's of equally many features of both.
 
-  Raises ValueError for fewer than LEAST images, other features, or features not finite.
+  Raises ValueError for fewer than LEAST_EVALUATED images, other features, or features not finite.
   """
   for summary in (generated, real):
-    if summary.moments.count < LEAST:
-      raise ValueError(f'{summary.moments.count} images are too few; {LEAST} are the least')
+    if (n := summary.moments.count) < LEAST_EVALUATED:
+      raise ValueError(f'{n} images are too few; {LEAST_EVALUATED} are the least')
   a, b = generated.moments, real.moments
   distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance)
   n = min(len(generated.kept), len(real.kept))
