@@ -33,12 +33,13 @@ setup(
     'orbax-checkpoint>=0.12.8',
     'pillow>=13.0',
     'scikit-learn>=1.9',
+    'scipy>=1.17',
     'tensorflow-datasets>=4.9.10',
     'tqdm>=4.70',
   ],
   extras_require={
     'adaptive': ['diffrax>=0.7'],
     'tensorflow': ['tensorboard', 'tensorflow-cpu>=2.21'],
-    'dev': ['hypothesis>=6.170', 'pytest>=9.2', 'ruff>=0.17', 'scipy>=1.17'],
+    'dev': ['hypothesis>=6.170', 'pytest>=9.2', 'ruff>=0.17'],
   },
 )

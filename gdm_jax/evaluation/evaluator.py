@@ -37,7 +37,7 @@ class Evaluator:
   """
 
   def __init__(self, config: ConfigDict, system: System, folder: pathlib.Path, mesh: Mesh):
-    self._config, self._system, self._mesh = config.copy_and_resolve_references(), system, mesh
+    self._system, self._shape, self._mesh = system, config.data.shape, mesh
     self.features = features.find(config, folder)
     self.real, self.about = reference.obtain(config, self.features, folder, mesh)
     self._of = self.features.compiled(mesh)
@@ -118,7 +118,7 @@ class Evaluator:
   def _generator(self, solver, guidance):
     if (solver, guidance) not in self._generators:
       self._generators[solver, guidance] = generate.Generator(
-        self._system, self._config.data.shape, solver, self._mesh, guidance
+        self._system, self._shape, solver, self._mesh, guidance
       )
     return self._generators[solver, guidance]
 

@@ -1,0 +1,99 @@
+"""Edits of latents, coefficient by coefficient: what a hierarchy of bands is good for (Section 4).
+
+z is noise in pixel space, [..., *grid, channels]; `chosen` is a mask of coefficients, bool
+[*grid, 1], from `groups` or `band`. Nothing outside the mask changes but by rounding. The pair of
+a reversible solver is edited leaf by leaf: `jax.tree.map(lambda z, y: swap(basis, z, y, chosen)[0],
+pair, other)`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from gdm_jax.basis import Basis
+from gdm_jax.grouping import Grouping
+
+Latent = Float[Array, '*batch_grid c']
+Mask = Bool[Array, '*grid 1']
+
+
+def groups(grouping: Grouping, numbers: Sequence[int]) -> Mask:
+  """The coefficients of some groups. Raises ValueError for a number that is no group's."""
+  if not all(0 <= number < grouping.num_groups for number in numbers):
+    raise ValueError(f'groups {tuple(numbers)}: there are 0 to {grouping.num_groups - 1}')
+  return jnp.isin(grouping.labels, jnp.asarray(numbers, int))[..., None]
+
+
+def band(basis: Basis, first: int, last: int) -> Mask:
+  """The coefficients of ranks [first, last), per channel. Raises ValueError for an empty band."""
+  d = basis.ranks.size
+  if not 0 <= first < last <= d:
+    raise ValueError(f'band [{first}, {last}): ranks are 0 to {d}, the last one excluded')
+  return ((basis.ranks >= first) & (basis.ranks < last))[..., None]
+
+
+def swap(basis: Basis, z: Latent, other: Latent, chosen: Mask) -> tuple[Latent, Latent]:
+  """Both latents, the chosen coefficients of each in the other (Fig. 7)."""
+  a, b = basis.analyze(z), basis.analyze(other)
+  ours, theirs = jnp.where(chosen, b, a), jnp.where(chosen, a, b)
+  return basis.synthesize(ours), basis.synthesize(theirs)
+
+
+def interpolate(
+  basis: Basis,
+  z: Latent,
+  other: Latent,
+  weight: Float[Array, ''],
+  chosen: Mask,
+  spherical: bool = True,
+) -> Latent:
+  """z with its chosen coefficients a fraction `weight` of the way to those of `other` (Fig. 3).
+
+  spherical: along the great circle, each example's chosen coefficients being one vector, so that
+  what lies between two Gaussian latents has the norm of one (Shoemake 1985); where they point
+  the same way, or straight apart, and when not spherical, along the line.
+  """
+  axes = tuple(range(-1 - len(basis.shape), 0))
+  a, b = basis.analyze(z), basis.analyze(other)
+  ours, theirs = 1 - weight, weight
+  if spherical:
+
+    def total(c):
+      return jnp.sum(jnp.where(chosen, c, 0), axes, keepdims=True)
+
+    lengths = jnp.sqrt(total(a**2) * total(b**2))
+    cosine = jnp.clip(total(a * b) / jnp.maximum(lengths, jnp.finfo(a.dtype).tiny), -1, 1)
+    angle = jnp.arccos(cosine)
+    sine = jnp.sin(angle)
+    curved = sine > jnp.sqrt(jnp.finfo(a.dtype).eps)
+    safe = jnp.where(curved, sine, 1)
+    ours = jnp.where(curved, jnp.sin((1 - weight) * angle) / safe, ours)
+    theirs = jnp.where(curved, jnp.sin(weight * angle) / safe, theirs)
+  return basis.synthesize(jnp.where(chosen, ours * a + theirs * b, a))
+
+
+def traverse(
+  basis: Basis, z: Latent, rank: int, channel: int, values: Float[Array, ' n']
+) -> Float[Array, 'n *batch_grid c']:
+  """z with one coefficient set to each of the values (Fig. 6, 8: -3 to 3).
+
+  Raises ValueError for a rank or a channel that is not there.
+  """
+  channels = z.shape[-1]
+  if not 0 <= channel < channels:
+    raise ValueError(f'channel {channel}: there are 0 to {channels - 1}')
+  chosen = band(basis, rank, rank + 1) & (jnp.arange(channels) == channel)
+  c = basis.analyze(z)
+  return jax.vmap(lambda value: basis.synthesize(jnp.where(chosen, value, c)))(jnp.asarray(values))
+
+
+def resample(basis: Basis, z: Latent, noise: Latent, chosen: Mask) -> Latent:
+  """z with its chosen coefficients taken from fresh noise in pixel space (Fig. 9)."""
+  return swap(basis, z, noise, chosen)[0]
+
+
+def keep(basis: Basis, z: Latent, count: int) -> Latent:
+  """z with all but the `count` lowest ranks at 0, their mean (Fig. 4b)."""
+  return resample(basis, z, jnp.zeros_like(z), ~band(basis, 0, count))
