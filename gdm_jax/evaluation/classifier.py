@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from gdm_jax import figures
 from gdm_jax.config import ConfigError
 from gdm_jax.data import pipeline
 from gdm_jax.data.sources import Source
+from gdm_jax.evaluation import archive
 
 WIDTHS = (32, 64, 64)
 IMAGES = 60_000  # seen in training, whatever the data: a minute on two cores at 32 x 32
@@ -85,16 +85,13 @@ def cached(file: pathlib.Path, source: Source, about: dict) -> tuple[dict, float
     )
   about = json.dumps({**about, 'widths': WIDTHS, 'images': IMAGES}, sort_keys=True)
   try:
-    arrays = dict(np.load(file, allow_pickle=False)) if file.exists() else {}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    arrays = archive.read(file) if file.exists() else {}
+  except archive.Damaged as error:
     raise ConfigError(f'{file} is damaged ({error}); remove it to train another') from None
   if str(arrays.pop('about', '')) == about:
     right = float(arrays.pop('right'))
     return unflatten_dict(arrays, sep='/'), right
   params, right = multihost_utils.broadcast_one_to_all(train(source))
   if jax.process_index() == 0:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + '.tmp.npz')
-    np.savez(temporary, **flatten_dict(params, sep='/'), about=about, right=right)
-    temporary.replace(file)
+    archive.write(file, **flatten_dict(params, sep='/'), about=about, right=right)
   return params, float(right)

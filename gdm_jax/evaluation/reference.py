@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import zipfile
 
 import jax
 import numpy as np
@@ -13,24 +12,21 @@ from ml_collections import ConfigDict
 
 from gdm_jax import build, sharding
 from gdm_jax.config import LEAST_EVALUATED, ConfigError
+from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Collector, Summary
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
+ABOUT = ('features', 'identity', 'data', 'split', 'shape')
 
 
 def describe(config: ConfigDict, features: Features) -> dict[str, str]:
   """What the statistics that a config asks for are of."""
   split = config.evaluation.split or config.data.split
   shape = 'x'.join(map(str, config.data.shape))
-  return {
-    'features': features.name,
-    'identity': features.identity,
-    'data': config.data.name,
-    'split': split,
-    'shape': shape,
-  }
+  values = features.name, features.identity, config.data.name, split, shape
+  return dict(zip(ABOUT, values, strict=True))
 
 
 def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
@@ -94,22 +90,19 @@ def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
 def save(file: pathlib.Path, summary: Summary, about: dict[str, str]):
   """Writes statistics, whole or not at all, by process 0."""
   if jax.process_index() == 0:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + '.tmp')
     m = summary.moments
-    with temporary.open('wb') as f:
-      values = (m.count, m.mean, m.scatter, summary.kept, json.dumps(about))
-      np.savez(f, **dict(zip(ARRAYS, values, strict=True)))
-    temporary.replace(file)
+    values = m.count, m.mean, m.scatter, summary.kept, json.dumps(about)
+    archive.write(file, **dict(zip(ARRAYS, values, strict=True)))
 
 
 def load(file: pathlib.Path) -> tuple[Summary, dict[str, str]]:
   """Statistics, and what they are of. Raises ConfigError where the file has none."""
   try:
-    with np.load(file, allow_pickle=False) as arrays:
-      count, mean, scatter, kept, about = (arrays[name] for name in ARRAYS)
-    return Summary(Moments(int(count), mean, scatter), kept), json.loads(str(about))
-  except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    arrays = archive.read(file)
+    count, mean, scatter, kept, text = (arrays[name] for name in ARRAYS)
+    about = json.loads(str(text))
+    return Summary(Moments(int(count), mean, scatter), kept), {name: about[name] for name in ABOUT}
+  except (ValueError, TypeError, KeyError) as error:
     raise ConfigError(
       f'{file} holds no statistics of --mode=reference, or is damaged: {error}'
     ) from None

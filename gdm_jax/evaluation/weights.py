@@ -13,14 +13,12 @@ import dataclasses
 import hashlib
 import pathlib
 import sys
-import zlib
 from collections.abc import Sequence
-from zipfile import BadZipFile
 
 import numpy as np
 
 from gdm_jax.config import ConfigError
-from gdm_jax.evaluation import inception, vgg
+from gdm_jax.evaluation import archive, inception, vgg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +84,7 @@ def convert(name: str, source: pathlib.Path, target: pathlib.Path):
   shapes = NETWORKS[name].reference_shapes()
   # Detached, because old files hold trainable parameters rather than plain tensors.
   weights = {n: np.float32(t.detach().numpy()) for n, t in tensors.items() if n in shapes}
-  # Under another name first, so that no reader ever sees half of it.
-  temporary = target.with_name(target.name + '.tmp')
-  try:
-    with temporary.open('wb') as file:
-      np.savez(file, sha256=digest, **weights)
-    temporary.replace(target)
-  finally:
-    temporary.unlink(missing_ok=True)
+  archive.write(target, sha256=digest, **weights)
 
 
 def load(name: str, file: str) -> dict:
@@ -113,13 +104,9 @@ def load(name: str, file: str) -> dict:
   if not file:
     raise error(f'must be the weights of {name}')
   try:
-    with np.load(file, allow_pickle=False) as archive:
-      weights = dict(archive)
-  except OSError as cause:
-    raise error(f'cannot be read: {cause.strerror}') from None
-  # What numpy, zipfile and zlib say of damage; TypeError: a single array, not an archive of them.
-  except (ValueError, EOFError, RuntimeError, TypeError, BadZipFile, zlib.error) as cause:
-    raise error('is damaged, or no npz file') from cause
+    weights = archive.read(pathlib.Path(file).expanduser())
+  except archive.Damaged as cause:
+    raise error(f'cannot be read: {cause}') from None
   digest = str(weights.pop('sha256', 'unknown'))
   if digest != published.sha256:
     raise error(f'was made from a file of SHA-256 {digest}, not {published.sha256}')

@@ -164,7 +164,7 @@ def test_a_damaged_file_is_refused(tmp_path, published):
     b'no archive',
   ):
     file.write_bytes(damaged)
-    assert 'is damaged, or no npz file' in problem_of(file)
+    assert 'no npz file, or damaged' in problem_of(file)
 
 
 def test_a_single_array_is_refused(tmp_path):

@@ -1,0 +1,39 @@
+"""Arrays in an npz file: written whole or not at all, read without ever unpickling."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+
+class Damaged(ValueError):
+  """A file that holds no arrays; the message says why."""
+
+
+def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
+  """Writes arrays under another name and renames, so that no reader ever sees half of them."""
+  file.parent.mkdir(parents=True, exist_ok=True)
+  temporary = file.with_name(file.name + '.tmp')
+  try:
+    with temporary.open('wb') as f:
+      np.savez(f, **arrays)
+    temporary.replace(file)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def read(file: pathlib.Path) -> dict[str, np.ndarray]:
+  """The arrays of a file by name. Raises Damaged."""
+  try:
+    with np.load(file, allow_pickle=False) as archive:
+      return dict(archive)
+  except OSError as error:
+    raise Damaged(error.strerror or str(error)) from None
+  # What numpy, zipfile and zlib say of damage; NotImplementedError, a RuntimeError: of an unknown
+  # compression; TypeError and AttributeError: a single array, not an archive of them.
+  except (
+    *(ValueError, EOFError, RuntimeError, TypeError, AttributeError, LookupError),
+    *(zipfile.BadZipFile, zlib.error),
+  ) as error:
+    raise Damaged(f'no npz file, or damaged: {error}') from error

@@ -1,0 +1,350 @@
+"""What is kept in files between evaluations: statistics of real images, and a classifier."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from gdm_jax import main, sharding
+from gdm_jax.config import ConfigError
+from gdm_jax.data import sources
+from gdm_jax.data.sources import DataError
+from gdm_jax.evaluation import classifier, features, reference
+from gdm_jax.evaluation.moments import Moments
+from gdm_jax.evaluation.summary import Summary
+from tests import runs
+
+ABOUT = {
+  'features': 'pixels',
+  'identity': '0123abcd',
+  'data': 'digits',
+  'split': 'train[:50%]',
+  'shape': '8x8x1',
+}
+SOURCE = {'data': 'digits', 'split': 'train', 'shape': [8, 8, 1]}
+
+
+def config(*overrides):
+  """That of the tiny runs, compared by their pixels with few images."""
+  few = ('--config.evaluation.features=pixels', '--config.data.split=train[:64]')
+  return main.parse(['', *runs.arguments('unused', *few, *overrides)])[0]
+
+
+def obtain(folder, *overrides):
+  c = config(*overrides)
+  return reference.obtain(c, features.find(c, folder), folder, sharding.mesh())
+
+
+def statistics():
+  x = np.random.default_rng(0).normal(1e4, 1, size=(40, 3))
+  return Summary(Moments.of(x), x[:30].astype(np.float32))
+
+
+def assert_same(one, other):
+  for a, b in zip(jax.tree.leaves(parts(one)), jax.tree.leaves(parts(other)), strict=True):
+    assert np.asarray(a).dtype == np.asarray(b).dtype
+    np.testing.assert_array_equal(a, b)
+
+
+def parts(summary):
+  return dataclasses.asdict(summary.moments), summary.kept
+
+
+@pytest.fixture
+def saved(tmp_path):
+  file = tmp_path / 'new' / 'reference.npz'
+  reference.save(file, statistics(), ABOUT)
+  return file
+
+
+def test_statistics_come_back(saved):
+  found, about = reference.load(saved)
+  assert about == ABOUT
+  assert_same(found, statistics())
+  assert [f.name for f in saved.parent.iterdir()] == [saved.name]
+
+
+def assert_refused(file):
+  with pytest.raises(ConfigError) as caught:
+    reference.load(file)
+  assert str(caught.value).startswith(
+    f'{file} holds no statistics of --mode=reference, or is damaged: '
+  )
+
+
+def test_a_file_of_something_else_is_refused(saved):
+  assert_refused(saved.with_name('nowhere.npz'))
+  assert_refused(saved.parent)
+  saved.write_bytes(b'')
+  assert_refused(saved)
+  saved.write_text('no archive')
+  assert_refused(saved)
+  with saved.open('wb') as f:
+    np.save(f, np.zeros(3))
+  assert_refused(saved)
+  np.savez(saved, x=np.zeros((30, 8, 8, 1)))
+  assert_refused(saved)
+
+
+def test_nothing_is_unpickled(saved):
+  fields = dict.fromkeys(reference.ARRAYS, np.array([{}], object))
+  np.savez(saved, **fields)
+  assert_refused(saved)
+
+
+@pytest.mark.parametrize('about', ['no json', '[]', '{}', '3', '{"features": "pixels"}'])
+def test_statistics_of_nobody_knows_what_are_refused(about, saved):
+  with np.load(saved) as arrays:
+    np.savez(saved, **{**arrays, 'about': about})
+  assert_refused(saved)
+
+
+def test_a_truncated_file_is_refused(saved):
+  whole = saved.read_bytes()
+  for size in range(0, len(whole), 7):
+    saved.write_bytes(whole[:size])
+    assert_refused(saved)
+
+
+@pytest.mark.parametrize('flipped', [0x01, 0xFF])
+def test_no_damaged_byte_goes_unnoticed(flipped, saved):
+  whole = saved.read_bytes()
+  refused = harmless = 0
+  for place in range(len(whole)):
+    saved.write_bytes(whole[:place] + bytes([whole[place] ^ flipped]) + whole[place + 1 :])
+    try:
+      found, about = reference.load(saved)
+    except ConfigError as error:
+      refused += str(saved) in str(error)
+    else:  # such as an archive's dates, which say nothing
+      harmless += 1
+      assert about == ABOUT
+      assert_same(found, statistics())
+  assert refused + harmless == len(whole)
+  assert refused > len(whole) / 2
+
+
+def test_statistics_are_made_once(tmp_path, monkeypatch):
+  made, about = obtain(tmp_path)
+  file = tmp_path / 'reference-pixels-digits-train_64.npz'
+  assert [f.name for f in tmp_path.iterdir()] == [file.name]
+  pixels = features.find(config(), tmp_path)
+  assert about == {
+    **ABOUT,
+    'split': 'train[:64]',
+    'identity': pixels.identity,
+  }
+  x = sources.load('digits', 'train[:64]', (8, 8, 1)).x
+  flat = (np.round((x + 1) * 127.5) / 127.5 - 1).reshape(64, -1)
+  assert made.moments.count == 64
+  np.testing.assert_allclose(made.moments.mean, flat.mean(0), atol=1e-6)
+  np.testing.assert_allclose(made.moments.covariance, np.cov(flat, rowvar=False), atol=1e-6)
+  assert np.abs(made.kept - flat).max() > 0.1  # in another order, since only the first are kept
+  assert_same_rows(made.kept, flat)
+
+  # Of another split there are others, in another file.
+  other, about = obtain(tmp_path, '--config.evaluation.split=train[64:100]')
+  assert (about['split'], other.moments.count) == ('train[64:100]', 36)
+  assert len(list(tmp_path.iterdir())) == 2
+
+  monkeypatch.setattr(reference, 'collect', None)
+  again, _ = obtain(tmp_path)
+  assert_same(again, made)
+
+
+def assert_same_rows(a, b):
+  np.testing.assert_allclose(*(x[np.lexsort(np.round(x.T, 3))] for x in (a, b)), atol=1e-6)
+
+
+def test_statistics_of_something_else_are_made_anew(tmp_path):
+  made, about = obtain(tmp_path)
+  (file,) = tmp_path.iterdir()
+  reference.save(file, statistics(), {**about, 'identity': 'anotherone'})
+  again, found = obtain(tmp_path)
+  assert found == about
+  assert_same(again, made)
+  assert_same(reference.load(file)[0], made)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'), [('features', 'inception'), ('identity', '89abcdef'), ('shape', '32x32x3')]
+)
+def test_a_named_file_of_something_else_is_refused(key, value, tmp_path):
+  c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
+  pixels = features.find(c, tmp_path)
+  about = reference.describe(c, pixels)
+  file = tmp_path / 'mine.npz'
+  reference.save(file, statistics(), {**about, key: value})
+  before = file.read_bytes()
+  with pytest.raises(ConfigError) as caught:
+    reference.obtain(c, pixels, tmp_path, sharding.mesh())
+  assert str(caught.value) == (
+    f'evaluation.reference = {file}: statistics of {key} {value}, not {about[key]}; '
+    'make them with --mode=reference'
+  )
+  assert file.read_bytes() == before
+  assert [f.name for f in tmp_path.iterdir()] == ['mine.npz']
+
+
+def test_a_named_file_may_be_of_other_data(tmp_path):
+  # CIFAR-10's training set is what a model of its first half is compared with, too.
+  c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
+  pixels = features.find(c, tmp_path)
+  about = {**reference.describe(c, pixels), 'data': 'npz:elsewhere', 'split': 'train[:7%]'}
+  reference.save(tmp_path / 'mine.npz', statistics(), about)
+  found, said = reference.obtain(c, pixels, tmp_path, sharding.mesh())
+  assert said == about
+  assert_same(found, statistics())
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path):
+  with pytest.raises(ConfigError, match=re.escape(f'{tmp_path}/mine.npz holds no statistics')):
+    obtain(tmp_path, f'--config.evaluation.reference={tmp_path}/mine.npz')
+
+
+def test_errors_of_the_split_name_it(tmp_path):
+  with pytest.raises(DataError, match=re.escape("evaluation.split = 'test': ")):
+    obtain(tmp_path, '--config.evaluation.split=test')
+  message = re.escape("evaluation.split = 'train[:19]': 19 images of digits are too few; 20 are")
+  with pytest.raises(ConfigError, match=message):
+    obtain(tmp_path, '--config.evaluation.split=train[:19]')
+  assert list(tmp_path.iterdir()) == []
+  assert obtain(tmp_path, '--config.evaluation.split=train[:20]')[0].moments.count == 20
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """Classifiers that are trained in a moment."""
+  monkeypatch.setattr(classifier, 'WIDTHS', (2, 2, 2))
+  monkeypatch.setattr(classifier, 'IMAGES', 4 * classifier.BATCH)
+
+
+def digits(split='train[:300]'):
+  return sources.load('digits', split, (8, 8, 1))
+
+
+def test_a_seed_is_a_classifier(small):
+  (first, right), again, other = (classifier.train(digits(), seed) for seed in (0, 0, 1))
+  assert 0 <= right <= 1
+  assert first.keys() == {'conv0', 'conv1', 'conv2', 'logits'}
+  runs.assert_same_bits(*(leaves(params) for params in (first, again[0])))
+  assert right == again[1]
+  assert leaves(first)[1].tobytes() != leaves(other[0])[1].tobytes()
+
+
+def leaves(params):
+  return [np.asarray(x) for x in jax.tree.leaves(params)]
+
+
+def test_a_classifier_is_trained_once(small, tmp_path, monkeypatch):
+  file = tmp_path / 'new' / 'classifier.npz'
+  made, right = classifier.cached(file, digits(), SOURCE)
+  assert [f.name for f in file.parent.iterdir()] == [file.name]
+  with monkeypatch.context() as patch:
+    patch.setattr(classifier, 'train', None)
+    again, said = classifier.cached(file, digits(), SOURCE)
+  assert said == right
+  assert jax.tree.structure(again) == jax.tree.structure(made)
+  runs.assert_same_bits(leaves(again), leaves(made))
+
+
+@pytest.mark.parametrize(
+  'changed', [{'split': 'train[:50%]'}, {'data': 'npz:x'}, {'shape': [4, 16, 1]}, 'IMAGES']
+)
+def test_a_classifier_of_something_else_is_replaced(changed, small, tmp_path, monkeypatch):
+  file = tmp_path / 'classifier.npz'
+  classifier.cached(file, digits(), SOURCE)
+  before = file.read_bytes()
+  if changed == 'IMAGES':
+    monkeypatch.setattr(classifier, 'IMAGES', 8 * classifier.BATCH)
+    changed = {}
+  made, _ = classifier.cached(file, digits('train[300:600]'), SOURCE | changed)
+  assert file.read_bytes() != before
+  runs.assert_same_bits(leaves(made), leaves(classifier.train(digits('train[300:600]'))[0]))
+  monkeypatch.setattr(classifier, 'train', None)
+  again, _ = classifier.cached(file, digits(), SOURCE | changed)
+  runs.assert_same_bits(leaves(again), leaves(made))
+
+
+@pytest.fixture
+def cached(small, tmp_path, monkeypatch):
+  """The file of a classifier, when none can be trained."""
+  file = tmp_path / 'classifier.npz'
+  classifier.cached(file, digits(), SOURCE)
+  monkeypatch.setattr(classifier, 'train', None)
+  return file
+
+
+def assert_damaged(file):
+  before = file.read_bytes()
+  with pytest.raises(ConfigError, match=re.escape(f'{file} is damaged (')) as caught:
+    classifier.cached(file, digits(), SOURCE)
+  assert 'remove it to train another' in str(caught.value)
+  assert file.read_bytes() == before
+
+
+def test_a_damaged_classifier_is_an_error(cached):
+  whole = cached.read_bytes()
+  middle = len(whole) // 2
+  for damaged in (
+    whole[: middle // 2] + b'????' + whole[middle // 2 + 4 :],
+    whole[:middle],
+    whole[:-1],
+    b'',
+    b'no archive',
+  ):
+    cached.write_bytes(damaged)
+    assert_damaged(cached)
+
+
+@pytest.mark.parametrize('array', [np.zeros(3), np.zeros((3, 2)), np.zeros(())])
+def test_a_single_array_is_no_classifier(array, cached):
+  with cached.open('wb') as f:
+    np.save(f, array)
+  assert_damaged(cached)
+
+
+def test_no_damaged_byte_of_a_classifier_goes_unnoticed(cached):
+  whole = cached.read_bytes()
+  made = leaves(classifier.cached(cached, digits(), SOURCE)[0])
+  refused = harmless = 0
+  places = range(0, len(whole), 29)
+  for place in places:
+    cached.write_bytes(whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :])
+    try:
+      found = leaves(classifier.cached(cached, digits(), SOURCE)[0])
+    except ConfigError as error:
+      refused += str(cached) in str(error)
+    else:
+      harmless += 1
+      runs.assert_same_bits(found, made)
+  assert refused + harmless == len(places)
+  assert refused > len(places) / 2
+
+
+def test_a_classifier_needs_labels(small, tmp_path):
+  file = tmp_path / 'mine.npz'
+  x = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
+  np.savez(file, x=x)
+  overrides = (f'--config.data.name=npz:{file}', '--config.data.split=train')
+  overrides += ('--config.evaluation.features=classifier',)
+  message = f"evaluation.features = 'classifier' needs labels, and npz:{file} has none"
+  with pytest.raises(ConfigError, match=re.escape(message)):
+    features.find(config(*overrides), tmp_path)
+  np.savez(file, x=x, label=np.arange(64) % 3)
+  found = features.find(config(*overrides), tmp_path)
+  assert found.params['logits']['bias'].shape == (3,)
+  assert found.metric == 'FD (classifier)'
+
+
+def test_other_weights_are_other_features(small, tmp_path):
+  c = config('--config.evaluation.features=classifier')
+  found = features.find(c, tmp_path)
+  assert re.fullmatch('[0-9a-f]{8}', found.identity)
+  assert features.find(c, tmp_path).identity == found.identity
+  assert features.find(c, tmp_path / 'elsewhere').identity == found.identity
+  nudged = jax.tree.map(lambda x: np.asarray(x) * np.float32(1 + 1e-6), found.params)
+  assert dataclasses.replace(found, params=nudged).identity != found.identity
+  assert features.find(config(), tmp_path).identity != found.identity
