@@ -23,11 +23,12 @@ def get_config() -> ConfigDict:
   config.seed = 0  # of parameters, data order, training noise and dropout
 
   data = config.data = ConfigDict()
-  data.name = 'digits'  # digits, mixture, npz:FILE for one's own, or tfds:NAME for images of TFDS
+  data.name = 'digits'  # digits, mixture, tfds:NAME; one's own: npz:FILE, folder:PATH[,PATH]
   data.split = 'train'  # the split to train on, or a part of it such as train[:90%]
   data.shape = (8, 8, 1)  # of one example: (*grid, channels)
   data.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's own default
   data.flip = False  # mirror a random half of the images left to right
+  data.augment = 0.0  # probability of each of EDM's geometric augmentations; 0: none
   data.memory_gib = 4.0  # data sets up to this size, GiB, are decoded once and kept
 
   basis = config.basis = ConfigDict()
@@ -90,6 +91,20 @@ def get_config() -> ConfigDict:
   complete.mask = ''  # a picture of the image's size, white where it is known
   complete.variants = 4  # of each image; they take what steps are left after the known groups
   complete.folder = 'completed'  # in the workdir
+
+  edit = config.edit = ConfigDict()
+  edit.operation = 'reconstruct'  # reconstruct, mix, interpolate, traverse or vary
+  edit.images = ''  # files, folders and patterns, such as 'a.jpg,b.jpg'; of any size
+  edit.groups = ()  # what is mixed, interpolated, or kept by vary: groups by number, or
+  edit.band = ()  # ranks (first, last), last excluded; neither: each group in turn
+  edit.weights = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second image, for interpolate
+  edit.spherical = True  # interpolate along the great circle, else along the line
+  edit.ranks = (0, 1, 2, 3)  # elements that traverse sets, one a line
+  edit.channel = 0  # and of which channel
+  edit.strengths = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # and to what; latents are N(0, 1)
+  edit.variants = 4  # of each image, for vary; their noise has the first of sampling.seeds
+  edit.solver = 'reversible_heun'  # the table is that of config.sampling
+  edit.folder = 'edited'  # in the workdir
 
   likelihood = config.likelihood = ConfigDict()
   likelihood.split = ''  # of the data; '' is data.split

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import basis, grouping, losses, path, schedule, solvers
+from gdm_jax.augment import LABELS
 from gdm_jax.config import ConfigError, check, get, naming
 from gdm_jax.data import sources
 from gdm_jax.models import ddpmpp, mlp
@@ -29,8 +30,8 @@ class System:
   strategies: dict[str, Strategy]
   network: nn.Module
   predict: Callable[..., Data]
-  """predict(params, x_t, alpha, label=None, train=False, rngs=None) -> u; label int32 [batch], or
-  -1 where it is hidden."""
+  """predict(params, x_t, alpha, label=None, augment=None, train=False, rngs=None) -> u; label int32
+  [batch], or -1 where it is hidden; augment [batch, 9], None where x is as the data are."""
 
   def init(self, key) -> dict:
     """Parameters drawn from `key`."""
@@ -59,8 +60,9 @@ def system(config: ConfigDict) -> System:
     for name, index in zip(groupings, indices, strict=True)
   }
   levels = refined.num_groups if config.basis.name != 'pixel' else 0
-  network = _network(config.model, grid, channels, levels)
-  predict = _predictor(network, process, config.model.space)
+  conditions = levels + (len(LABELS) if config.data.augment else 0)
+  network = _network(config.model, grid, channels, conditions)
+  predict = _predictor(network, process, config.model.space, levels)
   built = System(process, strategies, network, predict)
   with naming('model', config.model.to_dict()):
     jax.eval_shape(built.init, jax.random.key(0))
@@ -197,11 +199,11 @@ def _strategy(key, c, indices):
   return strategy
 
 
-def _network(c, grid, channels, levels):
+def _network(c, grid, channels, conditions):
   common = {
     'out_channels': channels,
     'num_classes': c.classes,
-    'augment_dim': levels,
+    'augment_dim': conditions,
     'dtype': jnp.dtype(c.dtype),
   }
   if c.name == 'mlp':
@@ -224,8 +226,10 @@ def _network(c, grid, channels, levels):
   )
 
 
-def _predictor(network, process, space):
-  def apply(x_t, params, alpha, label, train, rngs):
+def _predictor(network, process, space, num_levels):
+  def apply(x_t, params, alpha, label, augment, train, rngs):
+    if augment is None:
+      augment = jnp.zeros((len(x_t), network.augment_dim - num_levels), alpha.dtype)
     levels = process.coefficient_map(alpha).astype(x_t.dtype)
     noise = NOISE_LABELS * (1 - levels.mean(tuple(range(1, levels.ndim))))
     return network.apply(
@@ -233,7 +237,7 @@ def _predictor(network, process, space):
       jnp.concatenate([x_t, levels], -1),
       noise,
       class_label=None if label is None else jax.nn.one_hot(label, network.num_classes),
-      augment_label=alpha if network.augment_dim else None,
+      augment_label=jnp.concatenate([alpha[:, :num_levels], augment], -1),
       train=train,
       rngs=rngs,
     )
@@ -241,7 +245,7 @@ def _predictor(network, process, space):
   if space == 'frequency':
     apply = losses.in_frequency_space(apply, process.basis)
 
-  def predict(params, x_t, alpha, label=None, train=False, rngs=None):
-    return apply(x_t, params, alpha, label, train, rngs)
+  def predict(params, x_t, alpha, label=None, augment=None, train=False, rngs=None):
+    return apply(x_t, params, alpha, label, augment, train, rngs)
 
   return predict

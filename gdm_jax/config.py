@@ -12,16 +12,17 @@ from gdm_jax import losses, path
 POSITIVE = (
   *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
   *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
-  *('sampling.batch', 'complete.variants', 'likelihood.num'),
+  *('sampling.batch', 'complete.variants', 'edit.variants', 'likelihood.num'),
   *('model.channels', 'model.blocks', 'data.memory_gib'),
 )
 NATURAL = (
   *('seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'train.label_dropout'),
   *('model.dropout', 'model.classes', 'sampling.guidance', 'likelihood.probes', 'likelihood.seed'),
-  *('checkpoint.load', 'evaluation.every'),
+  *('checkpoint.load', 'evaluation.every', 'data.augment'),
 )
 WHOLE = ('data.shape', 'model.multipliers', 'model.attention', 'sampling.steps')
 MAYBE_EMPTY = ('model.attention',)
+EDITS = ('reconstruct', 'mix', 'interpolate', 'traverse', 'vary')
 FEATURES = ('pixels', 'classifier', 'inception', 'vgg19')
 
 MOST_SEEDS = 10_000_000  # in a range
@@ -49,6 +50,8 @@ def check(config: ConfigDict):
       raise ConfigError(f'{key} = {get(config, key)} must be below 1')
   if config.data.flip and len(config.data.shape) != 3:
     raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
+  if config.data.augment:
+    _check_augment(config)
   seeds_of(config)
   if (n := len(seeds_of(config, 'evaluation.seeds'))) < LEAST_EVALUATED:
     raise ConfigError(
@@ -78,10 +81,27 @@ def check(config: ConfigDict):
     'model.dtype': (config.model.dtype, ('float32', 'bfloat16')),
     'sampling.format': (config.sampling.format, ('png', 'npz')),
     'evaluation.features': (config.evaluation.features, FEATURES),
+    'edit.operation': (config.edit.operation, EDITS),
   }
   for key, (value, valid) in choices.items():
     if value not in valid:
       raise ConfigError(f'{key} = {value!r}: there are {", ".join(valid)}')
+
+
+def _check_augment(config):
+  c = config.data
+  if c.augment > 1:
+    raise ConfigError(f'data.augment = {c.augment} is a probability: must be at most 1')
+  if len(c.shape) != 3 or config.model.name != 'ddpmpp':
+    raise ConfigError(
+      f"data.augment = {c.augment} needs images and model.name = 'ddpmpp', "
+      f'not data.shape = {c.shape} and model.name = {config.model.name!r}'
+    )
+  if c.flip:
+    raise ConfigError(
+      f'data.augment = {c.augment} mirrors a random half of the images itself, and says so to the '
+      'network: data.flip must be False'
+    )
 
 
 def seeds_of(config: ConfigDict, key: str = 'sampling.seeds') -> Int[np.ndarray, ' n']:

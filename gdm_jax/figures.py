@@ -88,6 +88,30 @@ def load(file: pathlib.Path, shape: tuple[int, ...] | None = None) -> Float[np.n
   return (pixels / np.float32(127.5) - 1).astype(np.float32)
 
 
+def sheet(
+  file: pathlib.Path,
+  lines: Sequence[tuple[str, Sequence[tuple[str, Float[np.ndarray, 'h w c']]]]],
+  tile: float = 1.1,
+):
+  """Lines of images, (caption, [(caption, image), ...]), each image `tile` inches wide."""
+  columns = max(len(images) for _, images in lines)
+  size = tile * columns + 1.2, (tile + 0.25) * len(lines)
+  figure, axes = plt.subplots(
+    len(lines), columns, figsize=size, dpi=120, layout='constrained', squeeze=False
+  )
+  for row, (caption, images) in zip(axes, lines, strict=True):
+    for axis, (name, image) in zip(row, images, strict=False):
+      axis.imshow(np.broadcast_to(to_uint8(image), (*image.shape[:2], 3)))
+      axis.set_title(name, fontsize=7)
+    row[0].set_ylabel(caption, fontsize=7, rotation=0, ha='right', va='center')
+    for i, axis in enumerate(row):
+      axis.set(xticks=(), yticks=())
+      axis.spines[:].set_visible(False)
+      axis.set_visible(i < len(images))
+  figure.savefig(file)
+  plt.close(figure)
+
+
 def animate(file: pathlib.Path, pictures: Sequence[Picture], seconds: float = 4.0):
   """An endless GIF of the pictures, which rests on the last one."""
   frames = [Image.fromarray(p).convert('P', palette=Image.Palette.ADAPTIVE) for p in pictures]

@@ -9,8 +9,9 @@ import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from gdm_jax import sampling, sharding
+from gdm_jax import sampling, sharding, solvers
 from gdm_jax.build import System
+from gdm_jax.solvers import Pair
 
 PIECE = 16  # steps of a table per dispatched program: few enough to show progress and to stop
 
@@ -32,7 +33,7 @@ class Generator:
   ):
     split, everywhere = sharding.split(mesh), sharding.everywhere(mesh)
     process = system.process
-    self._devices = mesh.size
+    self._devices, self._solver = mesh.size, solvers.find(solver)
 
     def predictor(params, labels):
       predict = functools.partial(system.predict, params)
@@ -77,13 +78,11 @@ class Generator:
     count = len(seeds)
     labels = np.full(count, -1) if labels is None else labels
 
-    def whole(x):  # so that every device has as many
-      return np.resize(x, (-(-count // self._devices) * self._devices, *np.shape(x)[1:]))
-
-    labels = self._spread(whole(labels).astype(np.int32))
-    x = self._latents(whole(seeds).astype(np.uint32))
+    whole = self._whole(count)
+    labels = self._spread(_resize(labels, whole).astype(np.int32))
+    x = self._latents(_resize(seeds, whole).astype(np.uint32))
     if known is not None:
-      x = self._given(whole(known), tuple(groups), x)
+      x = self._given(_resize(known, whole), tuple(groups), x)
       table = sampling.remaining(table, groups)
     yield x
     state = None
@@ -126,9 +125,57 @@ class Generator:
           bar.update(len(some) / count)
         yield some, x
 
+  def encode(
+    self,
+    params: dict,
+    table: Float[Array, 'rows k'],
+    x: Float[np.ndarray, 'n *grid c'],
+    batch: int,
+    text: str = 'encoding',
+  ) -> Float[np.ndarray, 'n *grid c'] | Pair:
+    """Latents of data, `batch` at once, on every process (`sampling.encode`); labels are hidden."""
+    states = self._along(params, np.asarray(table)[::-1], x, batch, text)
+    return Pair(states.x, states.memory[0]) if self._solver.reversible else states.x
+
+  def decode(
+    self,
+    params: dict,
+    table: Float[Array, 'rows k'],
+    z: Float[np.ndarray, 'n *grid c'] | Pair,
+    batch: int,
+    text: str = 'decoding',
+  ) -> Float[np.ndarray, 'n *grid c']:
+    """Data of latents, `batch` at once, on every process (`sampling.sample`); labels are hidden."""
+    return self._along(params, table, z, batch, text).x
+
+  def _along(self, params, table, x, batch, text):
+    """The states at the end of a table, batch after batch behind a progress bar."""
+    count, runs, found = len(jax.tree.leaves(x)[0]), pieces(table), []
+    batch = self._whole(min(batch, count))
+    labels = self._spread(np.full(batch, -1, np.int32))
+    with tqdm.tqdm(total=count, desc=text, unit=' images', disable=None, leave=False) as bar:
+      for first in range(0, count, batch):
+        size = min(batch, count - first)  # the last batch is filled up: one program serves all
+        part = jax.tree.map(lambda a, i=first: _resize(a[i : i + batch], batch), x)
+        state = self._start(params, runs[0], part, labels)
+        for rows in runs:
+          state = jax.block_until_ready(self._walk(params, rows, state, labels))
+          bar.update(size / len(runs))
+        found.append(jax.tree.map(lambda a, n=size: self.gather(a, n), state))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+  def _whole(self, count):
+    """That many, or so many more that every device has equally many."""
+    return -(-count // self._devices) * self._devices
+
   def gather(self, x: Float[Array, 'padded *grid c'], count: int) -> np.ndarray:
     """The first images of all devices, on every process."""
     return np.asarray(self._gather(x))[:count]
+
+
+def _resize(x, count):
+  """The rows of an array, over again where there are not as many."""
+  return np.resize(x, (count, *np.shape(x)[1:]))
 
 
 def pieces(table: Float[Array, 'rows k'], most: int = PIECE) -> list[Float[Array, 'piece k']]:

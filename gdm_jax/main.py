@@ -12,6 +12,8 @@
                   samples/; run again, it makes those that are missing
                 complete: keep the known groups of config.complete.images (by number, or from a
                   mask) and generate the rest, to completed/
+                edit: encode the pictures of config.edit.images, swap, interpolate or vary bands of
+                  their latents, and decode, to edited/
                 likelihood: log p(x) of the data, in all and group by group, to likelihood/
                 evaluate: FID, or a Frechet distance of other config.evaluation.features, of
                   config.evaluation.seeds, a row in evaluation.csv
@@ -33,7 +35,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-MODES = ('train', 'sample', 'complete', 'likelihood', 'evaluate', 'reference')
+MODES = ('train', 'sample', 'complete', 'edit', 'likelihood', 'evaluate', 'reference')
 
 
 class UsageError(ValueError):
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
   from gdm_jax.config import ConfigError
   from gdm_jax.data.sources import DataError
   from gdm_jax.evaluation.evaluator import EvaluationError
-  from gdm_jax.modes import complete, describe, evaluate, likelihood, sample, train
+  from gdm_jax.modes import complete, describe, edit, evaluate, likelihood, sample, train
   from gdm_jax.training.checkpoint import adopt_model
   from gdm_jax.training.loop import Interrupted, TrainingError
 
@@ -65,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     'train': train.run,
     'sample': sample.run,
     'complete': complete.run,
+    'edit': edit.run,
     'likelihood': likelihood.run,
     'evaluate': evaluate.run,
     'reference': evaluate.make_reference,

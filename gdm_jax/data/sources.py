@@ -1,4 +1,4 @@
-"""Random-access data: digits, the toy mixture, and prepared TFDS data sets.
+"""Random-access data: digits, the toy mixture, data of one's own, and prepared TFDS data sets.
 
 Nothing here imports TensorFlow: TFDS reads ArrayRecord files without it.
 """
@@ -60,36 +60,54 @@ def load(
   Args:
     name: 'digits' (1,797 images, 8x8x1, shuffled once), 'mixture' (100,000 points of `Mixture()`,
       2x1),
-      'npz:FILE' for arrays of one's own, `x` [n, *grid, c] and maybe `label` [n], or
+      'npz:FILE' for arrays of one's own, `x` [n, *grid, c] and maybe `label` [n],
+      'folder:PATH' or 'folder:PATH1,PATH2' for one's own pictures (see `folder.find`), or
       'tfds:NAME' for an image data set that TFDS has prepared as ArrayRecord, such as
       'tfds:cifar10', 'tfds:cifar10:3.0.2' or 'tfds:imagenet_resized/64x64'.
     split: 'train' or a slice of it, such as 'train[:90%]' or 'train[-200:]'; for TFDS any split.
     shape: the model's (*grid, channels).
     data_dir: where TFDS looks; None is TFDS's default, which TFDS_DATA_DIR sets.
-    memory_bytes: a TFDS data set no larger than this is decoded once, here; a larger one is
-      decoded whenever an example is read.
+    memory_bytes: images that take no more than this are decoded once, here; others whenever an
+      example is read.
 
   Raises:
-    DataError: the name, the split or the files are not there, or the shape is another.
+    DataError: the name, the split or the files are not there, the shape is another, or pictures
+      cannot be read.
   """
   if name.startswith('tfds:'):
     source = _tfds(name, split, tuple(shape), data_dir or None)
-    fits = len(source) * np.prod(shape) <= memory_bytes
-    return source.decoded() if fits else source
-  embedded = {'digits': _digits, 'mixture': _mixture, 'npz': functools.partial(_npz, name)}
+  else:
+    source = _part(name, split, tuple(shape))
+  if isinstance(source, ArraySource):
+    return source
+  if len(source) * np.prod(shape) <= memory_bytes:
+    return source.decoded()
+  source.check()  # what is wrong should fail here, not at some training step
+  return source
+
+
+def _part(name: str, split: str, shape: tuple[int, ...]):
+  """The split of a data set that has only 'train' and is sliced here."""
+  opened = {
+    'digits': _digits,
+    'mixture': _mixture,
+    'npz': functools.partial(_npz, name),
+    'folder': functools.partial(_folder, name, shape),
+  }
   kind = name.split(':')[0]
-  if kind not in embedded:
+  if kind not in opened:
     raise DataError(
-      f'data.name={name!r} is unknown; valid are digits, mixture, npz:FILE and tfds:NAME'
+      f'data.name={name!r} is unknown; valid are folder:PATH, digits, mixture, npz:FILE and '
+      'tfds:NAME'
     )
   if not (part := re.fullmatch(rf'train(?:\[({_EDGE})?:({_EDGE})?\])?', split)):
     raise DataError(f'data.split={split!r}: {name} has only train, and slices as train[:90%]')
-  source = embedded[kind]()
-  _require_shape(name, source.shape, tuple(shape))
+  source = opened[kind]()
+  _require_shape(name, source.shape, shape)
   chosen = slice(*(_edge(text, len(source)) for text in part.groups()))
   if not range(len(source))[chosen]:
     raise DataError(f'data.split={split!r} leaves nothing of the {len(source):,} of {name}')
-  return dataclasses.replace(source, x=source.x[chosen], label=source.label[chosen])
+  return source.subset(chosen)
 
 
 _EDGE = r'-?\d+%?'
@@ -121,6 +139,10 @@ class ArraySource:
   def __getitem__(self, indices: Int[np.ndarray, ' b']) -> Batch:
     return {'x': self.x[indices], 'label': self.label[indices]}
 
+  def subset(self, part: slice | Int[np.ndarray, ' m']) -> 'ArraySource':
+    """Some of the examples, by index."""
+    return dataclasses.replace(self, x=self.x[part], label=self.label[part])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazySource:
@@ -149,6 +171,10 @@ class LazySource:
     for image in images:
       _require_shape(self.name, image.shape, self.shape)
     return {'x': np.stack(images), 'label': np.array(labels, np.int32)}
+
+  def check(self):
+    """Raises DataError if the first image has another shape."""
+    self[np.arange(1)]
 
   def decoded(self) -> ArraySource:
     """Decodes every example into memory."""
@@ -235,6 +261,12 @@ def _npz(name: str) -> ArraySource:
   return ArraySource(x.astype(np.float32), label, num_classes)
 
 
+def _folder(name: str, shape: tuple[int, ...]):
+  from gdm_jax.data import folder  # which builds on this module
+
+  return folder.find(name, shape)
+
+
 def _tfds(name: str, split: str, shape: tuple[int, ...], data_dir: str | None) -> LazySource:
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import read_only_builder
@@ -273,9 +305,7 @@ def _tfds(name: str, split: str, shape: tuple[int, ...], data_dir: str | None) -
 
   num_classes = getattr(features['label'], 'num_classes', 0) if 'label' in features else 0
   decode = functools.partial(_decode_tfds, data, num_classes > 0)
-  source = LazySource(name, decode, len(data), shape, num_classes)
-  source[np.arange(1)]  # a wrong shape should fail here, not at the first training step
-  return source
+  return LazySource(name, decode, len(data), shape, num_classes)
 
 
 def _decode_tfds(data, labelled: bool, indices: list[int]) -> list[tuple[np.ndarray, int]]:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import zlib
 
 import jax
 import numpy as np
@@ -32,7 +33,10 @@ def describe(config: ConfigDict, features: Features) -> dict[str, str]:
 def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
   """Where statistics are kept in a folder."""
   words = '-'.join(about[key] for key in ('features', 'data', 'split'))
-  return folder / f'reference-{re.sub("[^A-Za-z0-9_-]+", "_", words).strip("_")}.npz'
+  readable = re.sub('[^A-Za-z0-9_-]+', '_', words).strip('_')
+  # Splits such as train[:40] and train[40:] differ in nothing that a file name may hold.
+  digest = zlib.crc32(words.encode())
+  return folder / f'reference-{readable}-{digest:08x}.npz'
 
 
 def obtain(

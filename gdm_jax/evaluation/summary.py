@@ -2,8 +2,8 @@
 
 import dataclasses
 
-import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
 from gdm_jax.config import LEAST_EVALUATED
@@ -85,5 +85,4 @@ def everywhere(x: Array) -> np.ndarray:
   """An array that is split over the devices, whole on every process."""
   if x.is_fully_addressable:
     return np.asarray(x)
-  layout = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())
-  return np.asarray(jax.jit(lambda x: x, out_shardings=layout)(x))
+  return multihost_utils.process_allgather(x, tiled=True)

@@ -1,5 +1,6 @@
 """What every mode checks before it writes anything."""
 
+import glob
 import pathlib
 
 import jax
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 
 from gdm_jax.config import ConfigError
 from gdm_jax.data import sources
+from gdm_jax.data.folder import SUFFIXES
 
 
 def check_devices(config: ConfigDict, *keys: str):
@@ -18,15 +20,38 @@ def check_devices(config: ConfigDict, *keys: str):
       raise ConfigError(f'{key} = {config[section][name]} does not divide over {devices} devices')
 
 
-def make_workdir(workdir: pathlib.Path):
-  """Creates the folder. Raises ConfigError where it cannot be written."""
+def make_workdir(workdir: pathlib.Path, name: str = ''):
+  """Creates the folder. Raises ConfigError, about `name`, where it cannot be written."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f'.writable{jax.process_index()}'
     probe.touch()
     probe.unlink()
   except OSError as error:
-    raise ConfigError(f'--workdir={workdir} cannot be written: {error.strerror}') from None
+    name = name or f'--workdir={workdir}'
+    raise ConfigError(f'{name} cannot be written: {error.strerror}') from None
+
+
+def pictures(key: str, patterns: str) -> list[pathlib.Path]:
+  """The pictures of files, folders and patterns such as 'a.png,mine/*.jpg'.
+
+  Raises ConfigError where there are none, or two have the same name.
+  """
+  files = []
+  for pattern in patterns.split(','):
+    path = pathlib.Path(pattern).expanduser()
+    if path.is_dir():
+      found = sorted(path.iterdir())
+    else:
+      found = [path] if path.is_file() else sorted(map(pathlib.Path, glob.glob(str(path))))
+    found = [file for file in found if file.suffix.lower() in SUFFIXES]
+    if not pattern or not found:
+      raise ConfigError(f'{key} = {patterns!r}: no pictures in {pattern!r}')
+    files += found
+  names = [file.stem for file in files]
+  if twice := {name for name in names if names.count(name) > 1}:
+    raise ConfigError(f'{key} = {patterns!r}: several pictures named {min(twice)}')
+  return files
 
 
 def check_classes(config: ConfigDict, source: sources.Source):

@@ -4,7 +4,6 @@ A cascade's coarse group given is super-resolution, blocks are in- and outpainti
 image upward or downward.
 """
 
-import glob
 import pathlib
 
 import jax
@@ -19,8 +18,6 @@ from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
 from gdm_jax.training.logger import say
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
-
 
 def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes `complete.variants` completions of every image, variant v from the v-th seed.
@@ -31,7 +28,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   c, shape = config.complete, config.data.shape
   system = build.system(config)
-  files = _files(c.images)
+  files = common.pictures('complete.images', c.images)
   images = np.stack([_load('complete.images', file, shape) for file in files])
   table, groups = plan(config, system)
   seeds = seeds_of(config)[: c.variants]
@@ -131,21 +128,6 @@ def _shown(process, image, groups):
   if not process.basis.factors:
     return figures.faded(image, np.isin(process.grouping.labels, groups)[..., None])
   return np.asarray(sampling.given(process, image[None], groups, 0 * image[None]))[0]
-
-
-def _files(pattern):
-  path = pathlib.Path(pattern).expanduser()
-  if path.is_dir():
-    found = sorted(path.iterdir())
-  else:
-    found = [path] if path.is_file() else sorted(map(pathlib.Path, glob.glob(str(path))))
-  files = [file for file in found if file.suffix.lower() in SUFFIXES]
-  if not pattern or not files:
-    raise ConfigError(f'complete.images = {pattern!r}: no pictures there')
-  names = [file.stem for file in files]
-  if twice := {name for name in names if names.count(name) > 1}:
-    raise ConfigError(f'complete.images = {pattern!r}: several pictures named {min(twice)}')
-  return files
 
 
 def _load(key, file, shape):

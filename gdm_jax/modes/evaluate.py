@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from gdm_jax import build, sharding
+from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import evaluator, features, reference
 from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
@@ -44,6 +45,9 @@ def make_reference(config: ConfigDict, workdir: pathlib.Path):
   about = reference.describe(config, found)
   named = config.evaluation.reference
   file = pathlib.Path(named).expanduser() if named else reference.file_of(about, workdir / FOLDER)
+  common.make_workdir(file.parent, f'evaluation.reference = {file}')
+  if file.is_dir():
+    raise ConfigError(f'evaluation.reference = {file} is a folder')
   summary = reference.collect(config, found, sharding.mesh())
   reference.save(file, summary, about)
   say(

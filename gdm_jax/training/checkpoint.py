@@ -22,14 +22,18 @@ from gdm_jax.training.step import TrainState
 
 FREE = (
   *('cpu_devices', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
-  *('sampling.', 'complete.', 'likelihood.', 'evaluation.'),
+  *('sampling.', 'complete.', 'edit.', 'likelihood.', 'evaluation.'),
 )
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
 MODEL = ('data.shape', 'basis.', 'path', 'strategies.', 'model.')
 """Keys that say what a trained model is."""
 
-ADOPTED = (*MODEL, 'data.name', 'data.split', 'data.data_dir', 'train.label_dropout')
+ADOPTED = (
+  *MODEL,
+  *('data.name', 'data.split', 'data.data_dir', 'data.flip', 'data.augment'),
+  'train.label_dropout',
+)
 """Keys that the modes after training take from the workdir, unless they are given."""
 
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import losses, schedule
+from gdm_jax.augment import augment
 from gdm_jax.build import System
 from gdm_jax.process import Data, Levels
 
@@ -33,7 +34,9 @@ class TrainState:
 def random_keys(seed: int, step: Int[Array, '']) -> dict[str, jax.Array]:
   """One key for each named stream of a step."""
   key = jax.random.fold_in(jax.random.key(seed), step)
-  return dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
+  keys = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
+  # Folded in, so that the streams above keep their keys.
+  return {**keys, 'augment': jax.random.fold_in(key, len(STREAMS))}
 
 
 def create(config: ConfigDict, system: System, optimizer: optax.GradientTransformation):
@@ -52,8 +55,10 @@ def make(
   """
 
   def step(state, batch):
-    x = to_model_units(batch['x'])
+    x, augmentation = to_model_units(batch['x']), None
     keys = random_keys(config.seed, state.step)
+    if config.data.augment:
+      x, augmentation = augment(keys['augment'], x, config.data.augment)
     z, alpha, rate = diffusion(config, system, keys, x)
     label = None
     if config.model.classes:
@@ -63,7 +68,7 @@ def make(
     def mean_loss(params):
       def predict(x_t, alpha):
         rngs = {'dropout': keys['dropout']}
-        return system.predict(params, x_t, alpha, label, train=True, rngs=rngs)
+        return system.predict(params, x_t, alpha, label, augmentation, train=True, rngs=rngs)
 
       weighting = config.train.weighting
       return jnp.mean(losses.loss(predict, system.process, x, z, alpha, rate, weighting))

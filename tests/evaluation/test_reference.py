@@ -128,8 +128,8 @@ def test_no_damaged_byte_goes_unnoticed(flipped, saved):
 
 def test_statistics_are_made_once(tmp_path, monkeypatch):
   made, about = obtain(tmp_path)
-  file = tmp_path / 'reference-pixels-digits-train_64.npz'
-  assert [f.name for f in tmp_path.iterdir()] == [file.name]
+  (file,) = tmp_path.iterdir()
+  assert re.fullmatch(r'reference-pixels-digits-train_64-[0-9a-f]{8}\.npz', file.name)
   pixels = features.find(config(), tmp_path)
   assert about == {
     **ABOUT,
@@ -348,3 +348,9 @@ def test_other_weights_are_other_features(small, tmp_path):
   nudged = jax.tree.map(lambda x: np.asarray(x) * np.float32(1 + 1e-6), found.params)
   assert dataclasses.replace(found, params=nudged).identity != found.identity
   assert features.find(config(), tmp_path).identity != found.identity
+
+
+def test_splits_have_files_of_their_own(tmp_path):
+  about = {'features': 'pixels', 'data': 'digits'}
+  splits = 'train', 'train[:40]', 'train[40:]', 'train[:40%]', 'train[40%:]'
+  assert len({reference.file_of({**about, 'split': s}, tmp_path) for s in splits}) == len(splits)

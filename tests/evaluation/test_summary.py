@@ -184,6 +184,16 @@ def test_an_evaluation_stops_after_a_batch(evaluation, monkeypatch):
   assert seen == [16, 16, 14]
 
 
+def test_the_config_of_a_call_says_how_it_samples(evaluation):
+  measure, c, params = evaluation
+  found = measure(c, params)
+  assert measure(c, params) == found
+  for override in ('sampling.order=3,2,1,0', 'evaluation.seeds=30-59', 'sampling.solver=heun'):
+    other = config(f'--config.{override}')
+    assert measure.key(other, 0) != measure.key(c, 0)
+    assert measure(other, params) != found
+
+
 def test_each_collector_gets_its_share(evaluation):
   measure, _, _ = evaluation
   x = np.random.default_rng(0).uniform(-1, 1, (3 * 8, 8, 8, 1)).astype(np.float32)

@@ -220,7 +220,8 @@ def test_a_reference_of_its_own_goes_into_the_workdir(tmp_path, idle, capsys):
   for split in ('train[:40]', 'train[:30]'):
     assert command(workdir, f'--config.data.split={split}', mode='reference') == 0
   found = sorted(str(f.relative_to(workdir)) for f in workdir.rglob('*') if f.is_file())
-  assert found == [f'evaluation/reference-pixels-digits-train_{n}.npz' for n in (30, 40)]
+  for name, n in zip(found, (30, 40), strict=True):
+    assert name.startswith(f'evaluation/reference-pixels-digits-train_{n}-')
   assert reference.load(workdir / found[0])[0].moments.count == 30
 
 

@@ -1,0 +1,203 @@
+"""Folders of one's own pictures, of any sizes, as examples of one shape."""
+
+import contextlib
+import dataclasses
+import glob
+import os
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+import numpy as np
+import tqdm
+from jaxtyping import Int, Int32, Shaped, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gdm_jax.data.sources import BYTE, ArraySource, Batch, DataError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+# One pool for all, however many batches the pipeline reads at once. Threads suffice: PIL lets go
+# of Python's lock while it decodes and resizes.
+_THREADS = futures.ThreadPoolExecutor(os.cpu_count())
+_PART = 1024  # files handed to the threads at once, between two steps of the progress bar
+
+
+def read_picture(
+  file: str | os.PathLike, shape: tuple[int, int, int]
+) -> tuple[UInt8[np.ndarray, 'h w c'], str]:
+  """A picture of any size as an image of `shape`, and what that took.
+
+  Its EXIF orientation is applied, transparency laid on white, colours and grey made what `shape`
+  has, the centre cropped to the aspect ratio, and that resized with antialiasing (Lanczos). Of an
+  animation it is the first frame.
+
+  Args:
+    file: of any format that PIL reads.
+    shape: (height, width, 1 or 3).
+
+  Returns:
+    The image, and a sentence such as '1200 x 800, cropped to 800 x 800, resized to 32 x 32', sizes
+    as width x height; '' where the picture is taken as it is.
+
+  Raises:
+    ValueError: the file cannot be read; the message names it.
+  """
+  height, width, channels = shape
+  done = []
+  with _opened(file) as image:
+    grey = Image.getmodebase(image.mode) == 'L'
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I;16'):
+      # The upper byte, as PIL itself reads 16-bit colours; its conversion of 16-bit grey may clip.
+      image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+      image = image.convert('RGBA')
+      if image.getextrema()[-1] != (255, 255):
+        done.append('laid on white')
+      image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    if channels == 1 and not grey:
+      done.append('made grey')
+    image = image.convert('L' if channels == 1 else 'RGB')
+
+    full = image.size
+    scale = min(full[0] / width, full[1] / height)
+    kept = max(1, round(scale * width)), max(1, round(scale * height))
+    if kept != full:
+      left, top = (full[0] - kept[0]) // 2, (full[1] - kept[1]) // 2
+      image = image.crop((left, top, left + kept[0], top + kept[1]))
+      done.append('cropped to {} x {}'.format(*kept))
+    if kept != (width, height):
+      image = image.resize((width, height), Image.Resampling.LANCZOS)
+      done.append(f'resized to {width} x {height}')
+  sentence = ', '.join(['{} x {}'.format(*full), *done]) if done else ''
+  return np.array(image).reshape(shape), sentence
+
+
+@contextlib.contextmanager
+def _opened(file: str | os.PathLike) -> Iterator[Image.Image]:
+  """The picture, of which only the header has been read so far. Raises ValueError."""
+  try:
+    # Given a name, PIL maps an uncompressed TIFF into memory, and garbles one lying on its side.
+    with open(file, 'rb') as stream, Image.open(stream) as image:
+      if image.mode in ('I', 'F'):
+        raise ValueError('32-bit pixels, of which it is unknown what is white')
+      yield image
+  except Exception as error:  # of a broken file PIL raises OSError, SyntaxError, struct.error, ...
+    reason = 'no picture' if isinstance(error, UnidentifiedImageError) else error
+    raise ValueError(f'cannot read {os.fspath(file)} ({reason})') from error
+
+
+def find(name: str, shape: tuple[int, ...]) -> 'FolderSource':
+  """The pictures of 'folder:PATH' or 'folder:PATH1,PATH2', each of them a class, mixed.
+
+  Those of a single PATH have its subfolders as classes, by name, if every picture lies directly in
+  one. Hidden files and folders are passed over.
+
+  Raises:
+    DataError: a folder is missing or without pictures, or the shape is none of a picture.
+  """
+  if len(shape) != 3 or shape[-1] not in (1, 3):
+    raise DataError(f'data.shape={shape}: {name} needs (height, width, 1 or 3)')
+  folders = [os.path.expanduser(folder) for folder in name.removeprefix('folder:').split(',')]
+  found = [_pictures(name, folder) for folder in folders]
+  if len(folders) > 1:
+    owners = [i for i, pictures in enumerate(found) for _ in pictures]
+  elif all(picture.count(os.sep) == 1 for picture in found[0]):
+    owners = [os.path.dirname(picture) for picture in found[0]]
+  else:
+    owners = None
+  files = [os.path.join(f, p) for f, pictures in zip(folders, found, strict=True) for p in pictures]
+  classes, label = np.unique(owners, return_inverse=True) if owners else ((), np.zeros(len(files)))
+  # They come folder after folder, so that a slice of them as they are would be of few classes.
+  mixed = np.random.default_rng(0).permutation(len(files))
+  source = FolderSource(name, np.array(files, object), label.astype(np.int32), shape, len(classes))
+  return source.subset(mixed)
+
+
+def _pictures(name, folder):
+  """The paths of a folder's pictures from there, sorted."""
+  if not os.path.isdir(folder):
+    raise DataError(f'data.name={name!r}: there is no folder {folder!r}')
+  files = glob.glob('**', root_dir=folder, recursive=True)
+  pictures = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+  if not pictures:
+    raise DataError(f'data.name={name!r}: no pictures ({" ".join(SUFFIXES)}) in {folder}')
+  return pictures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSource:
+  """Pictures that are decoded whenever they are read.
+
+  Attributes:
+    name: what error messages call the data set.
+    files: the paths, strings.
+    label: the class of each.
+    shape: what `read_picture` makes of them.
+    num_classes: 0 if there are none.
+  """
+
+  name: str
+  files: Shaped[np.ndarray, ' n']
+  label: Int32[np.ndarray, ' n']
+  shape: tuple[int, int, int]
+  num_classes: int
+  bin_width: float = BYTE
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, indices: Int[np.ndarray, ' b']) -> Batch:
+    """Decodes pictures. Raises DataError where one cannot be."""
+    return {'x': self._decode(self.files[indices]), 'label': self.label[indices]}
+
+  def subset(self, part: slice | Int[np.ndarray, ' m']) -> 'FolderSource':
+    """Some of the pictures, by index."""
+    return dataclasses.replace(self, files=self.files[part], label=self.label[part])
+
+  def decoded(self) -> ArraySource:
+    """Decodes every picture into memory. Raises DataError where some cannot be."""
+    x = self._decode(self.files, 'decode')
+    return ArraySource(x, self.label, self.num_classes, self.bin_width)
+
+  def check(self):
+    """Opens every picture without decoding it. Raises DataError where some cannot be."""
+
+    def header(i):
+      with _opened(self.files[i]):
+        pass
+
+    _each(self.name, len(self), header, 'check')
+
+  def _decode(self, files, verb=''):
+    x = np.empty((len(files), *self.shape), np.uint8)
+
+    def read(i):
+      x[i], _ = read_picture(files[i], self.shape)
+
+    _each(self.name, len(files), read, verb)
+    return x
+
+
+def _each(name: str, count: int, task: Callable[[int], None], verb: str = ''):
+  """Does task(0), task(1), ... in threads, under a progress bar if there is a verb for it.
+
+  Raises DataError that tells the ValueError of the first file, by path, and how many others.
+  """
+
+  def attempt(i):
+    try:
+      task(i)
+    except ValueError as error:
+      return str(error)
+
+  failures = []
+  disable = None if verb else True  # None: without a terminal
+  with tqdm.tqdm(total=count, desc=f'{verb} {name}', disable=disable, delay=2) as progress:
+    for start in range(0, count, _PART):
+      part = range(start, min(start + _PART, count))
+      failures += filter(None, _THREADS.map(attempt, part))
+      progress.update(len(part))
+  if failures:
+    others = len(failures) - 1
+    rest = f'; nor {others:,} other{"s" * (others > 1)} of {count:,}' if others else ''
+    raise DataError(f'data.name={name!r}: {min(failures)}{rest}')

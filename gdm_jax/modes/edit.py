@@ -1,0 +1,127 @@
+"""--mode=edit: one's own pictures, encoded, changed band by band, and decoded (Section 4.5)."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from gdm_jax import build, editing, figures, generate, latents, sampling, sharding
+from gdm_jax.build import System
+from gdm_jax.config import ConfigError, naming, seeds_of
+from gdm_jax.data.folder import read_picture
+from gdm_jax.modes import common
+from gdm_jax.training.checkpoint import trained
+from gdm_jax.training.logger import say
+from gdm_jax.training.step import to_model_units
+
+LEVEL = 2 / 255  # a level of 0..255, in the units of data in [-1, 1]
+
+
+def run(config: ConfigDict, workdir: pathlib.Path):
+  """Writes every edited picture to workdir/edited, and sheet.png with all of them and captions.
+
+  Tells what was done to pictures of other sizes, and how exactly each comes back when nothing is
+  changed. Raises ConfigError.
+  """
+  c, shape = config.edit, config.data.shape
+  system = build.system(config)
+  table = build.generation(config, system.strategies)
+  chosen = masks(config, system)
+  files = common.pictures('edit.images', c.images)
+  names, x = [file.stem for file in files], read(files, shape)
+  mesh = sharding.mesh()
+  params, step = trained(config, workdir, system, mesh)
+  folder = workdir / c.folder
+  common.make_workdir(folder)
+
+  with naming('edit.solver', c.solver):
+    generator = generate.Generator(system, shape, c.solver, mesh)
+  batch = config.sampling.batch
+  z = generator.encode(params, table, x, batch)
+  again = generator.decode(params, table, z, batch)
+  edits = lines(config, system, z, names, chosen)
+  pictures = editing.decoded(edits, lambda z: generator.decode(params, table, z, batch))
+  originals = ('', list(zip(names, x, strict=True)))
+  returned = (f'{c.solver}\n{len(table) - 1} steps', list(zip(names, again, strict=True)))
+  shown = [originals, returned] if c.operation == 'reconstruct' else pictures
+
+  if jax.process_index() == 0:
+    for name, image in returned[1]:
+      figures.save(folder / f'{name}.png', figures.to_uint8(image))
+    for caption, images in pictures:
+      for name, image in images:
+        figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', figures.to_uint8(image))
+    figures.sheet(folder / 'sheet.png', shown)
+  report(names, x, again)
+  say(
+    f'{sum(len(images) for _, images in shown)} pictures by step {step:,}: see {folder}/sheet.png'
+  )
+
+
+def read(files: list[pathlib.Path], shape: tuple[int, int, int]) -> Float[np.ndarray, 'n h w c']:
+  """Pictures in the model's size and units. Raises ConfigError for one that cannot be read."""
+  if not figures.is_image(shape):
+    raise ConfigError(f'edit.images: data.shape = {shape} is no picture')
+  found = []
+  for file in files:
+    with naming('edit.images', file):
+      image, done = read_picture(file, shape)
+    found.append(image)
+    if done:
+      say(f'{file}: {done}')
+  return np.asarray(to_model_units(np.stack(found)))
+
+
+def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
+  """What is edited: `edit.groups` together, `edit.band`, or each group of the strategy in turn."""
+  c = config.edit
+  if c.groups and c.band:
+    raise ConfigError(f'edit.groups = {c.groups} and edit.band = {c.band}: give one of them')
+  if c.band:
+    with naming('edit.band', c.band):
+      first, last = c.band
+      return {f'[{first}, {last - 1}]': latents.band(system.process.basis, first, last)}
+  found = editing.masks(system, build.order_of(config, system.strategies)[0])
+  names = list(found)
+  if not all(isinstance(group, int) and 0 <= group < len(names) for group in c.groups):
+    raise ConfigError(f'edit.groups = {c.groups}: the groups are 0 to {len(names) - 1}')
+  if c.groups:
+    some = {names[group]: found[names[group]] for group in c.groups}
+    return {' '.join(some): editing.together(some.values())}
+  return found
+
+
+def lines(config, system, z, names, chosen) -> list[editing.Line]:
+  """The lines of `edit.operation`, not yet decoded. Raises ConfigError."""
+  c, basis = config.edit, system.process.basis
+  with naming(f'edit.operation = {c.operation!r}, edit.images', names):
+    match c.operation:
+      case 'mix':
+        return editing.mix(basis, z, names, chosen)
+      case 'interpolate':
+        return editing.interpolate(basis, z, names, chosen, c.weights, c.spherical)
+      case 'traverse':
+        return editing.traverse(basis, z, names, c.ranks, c.channel, c.strengths)
+      case 'vary':
+        seeds = seeds_of(config)[: c.variants]
+        if len(seeds) < c.variants:
+          raise ValueError(f'edit.variants = {c.variants} needs as many of sampling.seeds')
+        kept = chosen if c.groups or c.band else editing.lowest(chosen)
+        noise = sampling.latents(seeds, tuple(config.data.shape))
+        return editing.vary(basis, z, names, kept, np.asarray(noise))
+  return []
+
+
+def report(names, x, again):
+  """Says how far each picture is from what its latent decodes to."""
+  for name, error in zip(names, np.abs(again - x), strict=True):
+    say(f'{name}: reconstructed to {error.max() / LEVEL:.2g} levels of 255 at most')
+  if np.abs(again - x).max() > LEVEL:
+    say('that is visible: more --config.sampling.steps, or edit.solver reversible_heun or rk4')
+
+
+def _slug(text):
+  return re.sub(r'[^\w.+-]+', '_', text).strip('_')
