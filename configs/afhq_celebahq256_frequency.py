@@ -3,7 +3,8 @@
   python -m gdm_jax.main --config=configs/afhq_celebahq256_frequency.py \\
     --config.data.name=folder:AFHQ,FACES
 
-As celebahq256_frequency, on both folders, each a class.
+As celebahq256_frequency, on both folders mixed; the network is not told which is which
+(--config.model.classes=2 would).
 """
 
 from configs import celebahq256_frequency
@@ -11,5 +12,5 @@ from configs import celebahq256_frequency
 
 def get_config():
   config = celebahq256_frequency.get_config()
-  config.data.name = 'folder:data/afhq,data/celebahq'
+  config.data.update(name='folder:data/afhq,data/celebahq', memory_gib=10.0)
   return config

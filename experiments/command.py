@@ -43,6 +43,11 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
     _fail('interrupted; run the same command again to go on', 130)
 
 
+def overridden() -> set[str]:
+  """The config's keys that the command line names, but for what a model was trained on."""
+  return {key for key in main.overridden(sys.argv) if not key.startswith('strategies.')}
+
+
 def _fail(error, code):
   print(f'error: {error}', file=sys.stderr)
   sys.exit(code)

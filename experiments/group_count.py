@@ -19,6 +19,7 @@ import pathlib
 
 from experiments import command, report, study
 from gdm_jax import figures, solvers
+from gdm_jax.config import ConfigError, naming
 
 
 def run(
@@ -31,49 +32,59 @@ def run(
 ):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
   found = study.Study('group_count', workdir)
-  each = [int(budget) for budget in budgets.split(',')]
-  solver = solvers.find(config.sampling.solver)
+  try:
+    each = sorted({int(budget) for budget in budgets.split(',')})
+  except ValueError:
+    raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
+  with naming('sampling.solver', config.sampling.solver):
+    solver = solvers.find(config.sampling.solver)
   rows: dict[str, dict[int, list]] = {}
   for model in found.models(config, study.paths(models, workdir)):
+    counts = [strategy.num_groups for strategy in model.system.strategies.values()]
     for name, strategy in model.system.strategies.items():
-      label = f'k = {strategy.num_groups}'
+      k = strategy.num_groups
+      label = f'k = {k}' if counts.count(k) == 1 else f'{name}, k = {k}'
       for budget in each:
         steps = solver.steps(budget)
-        if steps >= strategy.num_groups:
+        if steps >= k:
           cell = found.measure(model, repeats, strategy=name, steps=(steps,))
           rows.setdefault(label, {}).setdefault(budget, []).extend(cell)
 
   every = [row for line in rows.values() for some in line.values() for row in some]
+  if not every:
+    raise ConfigError(f'--budgets={budgets}: too few for any of the strategies')
   metric = every[0]['metric']
-  lines = {
-    label: [(budget, *study.mean_and_deviation(some)) for budget, some in line.items()]
+  statistics = {
+    label: {budget: study.mean_and_deviation(some) for budget, some in line.items()}
     for label, line in rows.items()
   }
   picture = found.folder / 'figure.png'
   figures.plot_lines(
     picture,
-    lines,
+    {label: [(n, *values) for n, values in line.items()] for label, line in statistics.items()},
     each,
     xlabel='evaluations of the network',
     ylabel=metric,
     xscale='log',
     yscale='log',
   )
-  table = [
-    {
-      metric: label,
-      **{
-        f'{budget} evaluations': next(
-          (f'{mean:.4g} ± {deviation:.2g}' for n, mean, deviation in line if n == budget), ''
-        )
-        for budget in each
-      },
-    }
-    for label, line in lines.items()
-  ]
-  said = [f'Means and standard deviations over {repeats} sets of seeds.']
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every)
-  print(report.text(table), f'see {found.folder}/report.html', sep='\n')
+  cells = {
+    label: {n: f'{mean:.4g} ± {deviation:.2g}' for n, (mean, deviation) in line.items()}
+    for label, line in statistics.items()
+  }
+  table = report.by_budget(metric, cells, each)
+  said = [best_at(statistics, n) for n in each if any(n in line for line in statistics.values())]
+  said.append(study.over_what(every))
+  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
+  print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+
+
+def best_at(statistics, budget: int) -> str:
+  """Which number of groups is best with a budget, as a sentence."""
+  means = {label: line[budget][0] for label, line in statistics.items() if budget in line}
+  return (
+    f'With {budget} evaluations, from best to worst: {", ".join(sorted(means, key=means.get))}.'
+  )
 
 
 if __name__ == '__main__':

@@ -4,10 +4,11 @@
   python -m experiments.grouping_strategies --config=configs/digits_groupings.py
 
 Every strategy of a model, or of several (--models=runs/cifar10_cdm,runs/cifar10_bottom_top), is
-evaluated as config.sampling and config.evaluation say, from --repeats sets of seeds. Models of one
-recipe and several training seeds are averaged by strategy, so that the table tells the strategies
-from the luck of a training run. The paper: FID10K of k = 2 on CIFAR-10 with Euler and 128 steps,
-Bottom-to-Top 12.63, Right-to-Left 13.14, CDM 14.03, CDM-inv 13.70. At that scale:
+evaluated as config.sampling and config.evaluation say, from --repeats sets of seeds. The deviations
+of several models of the same strategies, trained from several seeds, are over the models, so that
+the table tells the strategies from the luck of a training run. The paper: FID10K of k = 2 on
+CIFAR-10 with Euler and 128 steps, Bottom-to-Top 12.63, Right-to-Left 13.14, CDM 14.03, CDM-inv
+13.70. At that scale:
 
   python -m experiments.grouping_strategies --config=configs/cifar10_strategies.py \\
     --config.evaluation.weights=inception.npz --repeats=1
@@ -17,6 +18,7 @@ Bottom-to-Top 12.63, Right-to-Left 13.14, CDM 14.03, CDM-inv 13.70. At that scal
 
 import pathlib
 
+from configs import cifar10_strategies
 from experiments import command, report, study
 from gdm_jax import figures
 
@@ -29,8 +31,7 @@ def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   rows: dict[str, list] = {}
   for model in found.models(config, study.paths(models, workdir)):
     for name in model.system.strategies:
-      label = name if len(model.system.strategies) > 1 else model.name
-      rows.setdefault(label, []).extend(found.measure(model, repeats, strategy=name))
+      rows.setdefault(label(model, name), []).extend(found.measure(model, repeats, strategy=name))
 
   every = [row for some in rows.values() for row in some]
   metric = every[0]['metric']
@@ -45,20 +46,23 @@ def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
     for name, (mean, deviation) in statistics.items()
   ]
   picture = found.folder / 'figure.png'
-  figures.plot_bars(
-    picture,
-    list(rows),
-    [mean for mean, _ in statistics.values()],
-    [deviation for _, deviation in statistics.values()],
-    ylabel=metric,
-  )
-  best = min(statistics, key=lambda name: statistics[name][0])
-  said = [
-    f'The lowest {metric} is that of {best}. Means and standard deviations over '
-    f'{len({row["model"] for row in every})} models and {repeats} sets of seeds.'
-  ]
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every)
+  means, deviations = zip(*statistics.values(), strict=True)
+  figures.plot_bars(picture, list(rows), means, deviations, ylabel=metric)
+  ranking = sorted(statistics, key=lambda name: statistics[name][0])
+  said = [f'From low to high {metric}: {", ".join(ranking)}.', study.over_what(every)]
+  if set(ranking) == set(PAPER):
+    said.append(f'In the paper: {", ".join(sorted(PAPER, key=PAPER.get))}.')
+  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
   print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+
+
+def label(model: study.Model, name: str) -> str:
+  """The name in Table 1 of what a model was trained on; else the strategy's, or the model's."""
+  mine = model.config.strategies[name].to_dict()
+  for known, strategy in cifar10_strategies.get_config().strategies.items():
+    if strategy.to_dict() == mine:
+      return known
+  return name if len(model.system.strategies) > 1 else model.name
 
 
 if __name__ == '__main__':

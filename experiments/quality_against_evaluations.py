@@ -41,21 +41,15 @@ def run(config, workdir: pathlib.Path):
   metric = measured[0]['metric']
   picture = found.folder / 'figure.png'
   draw(picture, rows, metric)
-  table = [
-    {
-      metric: name,
-      **{
-        f'{budget} evaluations': ' '.join(
-          f'{float(row["distance"]):.3g}' for row in line.get(budget, ())
-        )
-        for budget in BUDGETS
-      },
-    }
+  cells = {
+    name: {n: ' '.join(f'{float(row["distance"]):.3g}' for row in some) for n, some in line.items()}
     for name, line in rows.items()
-  ]
+  }
+  table = report.by_budget(metric, cells, BUDGETS)
   said = [f'The orders: {", ".join("-".join(map(str, order)) for order in every)}.']
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], measured)
-  print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+  file = found.folder / 'report.html'
+  report.write(file, __doc__, table, said, [picture], measured, model.config)
+  print(report.text(table), *said, f'see {file}', sep='\n')
 
 
 def orders(config, system) -> list[tuple[int, ...]]:

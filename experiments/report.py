@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import jax
+from ml_collections import ConfigDict
 
 from gdm_jax.training.checkpoint import versions
 
@@ -27,25 +28,23 @@ def write(
   findings: Sequence[str],
   pictures: Sequence[pathlib.Path],
   rows: Sequence[Mapping[str, str]],
+  config: ConfigDict,
 ):
   """Writes report.html.
 
   doc: the experiment's docstring, whose first line is the title; table: what was found, a row
   each; findings: sentences; pictures: PNG or GIF files; rows: the cells, whose common columns are
-  the settings.
+  the settings; config: of the (last) model, as it was trained and evaluated.
   """
   title, _, about = doc.strip().partition('\n')
   common = {
     key: value for key, value in rows[0].items() if value and all(r[key] == value for r in rows)
   }
-  device = jax.devices()[0]
-  made = {
-    **common,
-    'cells': len(rows),
-    'device': f'{jax.device_count()} x {device.device_kind}',
-    **versions(),
-  }
-  settings = [{'setting': key, 'value': value} for key, value in made.items()]
+  settings = [
+    {'setting': key, 'value': value} for key, value in {**common, 'cells': len(rows)}.items()
+  ]
+  devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  drawn = ', '.join([devices, *(f'{name} {version}' for name, version in versions().items())])
   parts = [
     f'<h1>{html.escape(title)}</h1>',
     *(f'<p>{html.escape(finding)}</p>' for finding in findings),
@@ -54,12 +53,25 @@ def write(
     '<h2>How to repeat it</h2>',
     f'<pre>{html.escape(_command())}</pre>',
     f'<pre>{html.escape(about.strip())}</pre>',
-    '<h2>Settings</h2>',
+    '<h2>What all cells share</h2>',
     _table(settings),
+    f'<p>This page was drawn with {html.escape(drawn)}.</p>',
+    '<h2>Config</h2>',
+    f'<pre>{html.escape(config.to_json(indent=2))}</pre>',
   ]
   page = '\n'.join(parts)
   head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
   file.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{page}</body></html>\n')
+
+
+def by_budget(
+  metric: str, lines: Mapping[str, Mapping[int, str]], budgets: Sequence[int]
+) -> list[dict[str, str]]:
+  """A table of lines of text against evaluations of the network."""
+  return [
+    {metric: label, **{f'{budget} evaluations': line.get(budget, '') for budget in budgets}}
+    for label, line in lines.items()
+  ]
 
 
 def text(table: Sequence[Mapping[str, object]]) -> str:

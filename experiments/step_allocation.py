@@ -16,6 +16,7 @@ The figure in results/ is of frequency bands, trained with --config.basis.name=c
 --config.strategies.main.order=0,1,2.
 """
 
+import functools
 import itertools
 import pathlib
 
@@ -30,18 +31,15 @@ from experiments import command
 from experiments.quality_against_evaluations import orders
 from gdm_jax import allocation, build, sampling, schedule, sharding, solvers
 from gdm_jax.config import ConfigError
+from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
-from gdm_jax.evaluation.evaluator import Evaluator
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32)
 BATCHES, BATCH = 2, 64  # of latents on which the errors are measured
 REFERENCE = 64  # RK4 steps to what the errors are measured against
 FIRST = 2**31  # seed of those: none that an image is made of
-KEYS = (
-  *('strategy', 'solver', 'evaluations', 'order', 'shares', 'seeds', 'features', 'identity'),
-  'checkpoint',
-)
+KEYS = (*(key for key in evaluator.KEYS if key != 'steps'), 'evaluations', 'shares')
 VALUES = ('steps', 'errors', 'metric', 'distance')
 SHARES = {'equal': 0, 'allocated': 2}  # rounds of `schedule.allocate`; none: as they begin
 
@@ -56,9 +54,9 @@ def run(config, workdir: pathlib.Path):
   name = config.sampling.solver
   if not (p := solvers.find(name).order):
     raise ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
-  params, step = trained(config, workdir, system, mesh)
+  weights = evaluator.Weights(*trained(config, workdir, system, mesh))
   config.sampling.strategy = build.order_of(config, system.strategies)[0]
-  evaluator = Evaluator(config, system, workdir / 'evaluation', mesh)
+  evaluation = evaluator.Evaluator(config, system, workdir / 'evaluation', mesh)
   cells = Cells(workdir / 'allocation' / 'results.csv', KEYS, VALUES)
 
   for order in orders(config, system):
@@ -68,15 +66,18 @@ def run(config, workdir: pathlib.Path):
       config.sampling.order = order
       cell = {'evaluations': budget, 'shares': shares}
       steps = solvers.find(name).steps(budget)
-      if steps < len(order) or {**evaluator.key(config, step), **cell} in cells:
+      if steps < len(order) or {**evaluation.key(config, weights), **cell} in cells:
         continue
       plan = plan_of(config, system, order)
-      measure = measure or _measure(config, system, params, plan, mesh)  # once: it is the reference
+      measure = measure or _measure(
+        config, system, weights.params, plan, mesh
+      )  # once: it is the reference
       counts = schedule.allocate(plan, steps, measure, p, SHARES[shares])
       config.sampling.steps = counts
-      row = evaluator.row(config, evaluator(config, params), step)
+      row = evaluation.row(config, evaluation(config, weights), weights)
       cells.add({**row, **cell, 'errors': ' '.join(f'{e:.3g}' for e in measure(counts))})
-  same = {key: evaluator.key(config, step)[key] for key in ('seeds', 'features', 'checkpoint')}
+  wanted = evaluation.key(config, weights)
+  same = {key: wanted[key] for key in ('parameters', 'seeds', *evaluator.AGAINST)}
   mine = [row for row in cells.rows if {key: row[key] for key in same} == same]
   draw(mine, workdir / 'allocation' / 'figure.png')
   report(mine)
@@ -110,14 +111,18 @@ def _measure(config, system, params, plan, mesh):
   batches = [draw_latents(some, shape=tuple(config.data.shape)) for some in seeds]
   labels = jax.device_put(build.labels(config, seeds[0]), sharding.split(mesh))
 
-  predict = Partial(_predict_label, Partial(system.predict), params, labels)
+  def predict(params, labels, x_t, alpha):
+    of = functools.partial(system.predict, params)
+    return sampling.guided(of, labels, config.sampling.guidance)(x_t, alpha)
+
   return allocation.interval_measure(
-    predict, system.process, plan, batches, config.sampling.solver, REFERENCE
+    Partial(predict, params, labels),
+    system.process,
+    plan,
+    batches,
+    config.sampling.solver,
+    REFERENCE,
   )
-
-
-def _predict_label(predict, params, labels, x_t, alpha):
-  return predict(params, x_t, alpha, labels)
 
 
 def draw(rows: list[dict[str, str]], file: pathlib.Path):

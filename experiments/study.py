@@ -2,33 +2,57 @@
 
 import pathlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from gdm_jax import build, main, sharding
+from experiments import command
+from gdm_jax import build, sharding
 from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.evaluation.summary import Scores
 from gdm_jax.training.checkpoint import adopt_model, trained
 
 COLUMNS = ('model', *evaluator.KEYS)
 
 
 class Model:
-  """A trained workdir, ready to be evaluated; the features and their reference are the study's."""
+  """A trained workdir, ready to be evaluated."""
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path, folder: pathlib.Path):
-    """config: of the study; the model itself is as the workdir's config describes it."""
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    like: evaluator.Evaluator | None = None,
+  ):
+    """config: of the study; what the model is, its workdir's config says. like: see Evaluator."""
     self.name = workdir.name
     self.config = config.copy_and_resolve_references()
-    adopt_model(self.config, workdir, main.overridden(sys.argv))
+    adopt_model(self.config, workdir, command.overridden())
     mesh = sharding.mesh()
     self.system = build.system(self.config)
-    self.params, self.step = trained(self.config, workdir, self.system, mesh)
-    self.evaluator = evaluator.Evaluator(self.config, self.system, folder / 'evaluation', mesh)
+    self.weights = evaluator.Weights(*trained(self.config, workdir, self.system, mesh))
+    self.evaluator = evaluator.Evaluator(
+      self.config, self.system, folder / 'evaluation', mesh, like
+    )
+
+  def key(self, config: ConfigDict) -> dict[str, str]:
+    """What tells a cell from another."""
+    return {'model': self.name, **self.evaluator.key(config, self.weights)}
+
+  def row(self, config: ConfigDict, scores: Scores) -> dict:
+    """A row of results.csv."""
+    return {'model': self.name, **self.evaluator.row(config, scores, self.weights)}
+
+  def changed(self, seeds: str, **sampling) -> ConfigDict:
+    """The model's config with other seeds to evaluate, and other values in config.sampling."""
+    config = self.config.copy_and_resolve_references()
+    config.sampling.update(sampling)
+    config.evaluation.seeds = seeds
+    return config
 
 
 class Study:
@@ -46,22 +70,20 @@ class Study:
     names = [path.name for path in workdirs]
     if twice := {name for name in names if names.count(name) > 1}:
       raise ConfigError(f'--models: several are named {min(twice)}')
+    like = None
     for path in workdirs:
-      yield Model(config, path, self.folder)
+      model = Model(config, path, self.folder, like)
+      like = model.evaluator
+      yield model
 
   def measure(self, model: Model, repeats: int, **sampling) -> list[dict[str, str]]:
     """The rows of `config.sampling` with these changes, from `repeats` sets of seeds."""
     found = []
     for seeds in repeated(model.config.evaluation.seeds, repeats):
-      config = model.config.copy_and_resolve_references()
-      config.sampling.update(sampling)
-      config.evaluation.seeds = seeds
-      key = {'model': model.name, **model.evaluator.key(config, model.step)}
-      if key not in self.cells:
-        scores = model.evaluator(config, model.params)
-        row = model.evaluator.row(config, scores, model.step)
-        self.cells.add({'model': model.name, **row})
-      found.append(self.cells.get(key))
+      config = model.changed(seeds, **sampling)
+      if model.key(config) not in self.cells:
+        self.cells.add(model.row(config, model.evaluator(config, model.weights)))
+      found.append(self.cells.get(model.key(config)))
     return found
 
 
@@ -81,6 +103,28 @@ def repeated(seeds: str, repeats: int) -> list[str]:
 
 
 def mean_and_deviation(rows: Sequence[dict[str, str]]) -> tuple[float, float]:
-  """Of the rows' distances; the deviation (n - 1) of a single row is 0."""
-  values = [float(row['distance']) for row in rows]
+  """Of the rows' distances: over models where there are several, else over the sets of seeds.
+
+  A model's sets of seeds share the luck of its training, so they are averaged first. The deviation
+  is that of a sample (n - 1); of a single value it is 0.
+  """
+  models: dict[str, list[float]] = {}
+  for row in rows:
+    models.setdefault(row['model'], []).append(float(row['distance']))
+  each = list(models.values())
+  values = [np.mean(some) for some in each] if len(each) > 1 else each[0]
   return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def over_what(rows: Sequence[dict[str, str]]) -> str:
+  """What `mean_and_deviation` is over, as a sentence."""
+  models, seeds = ({row[key] for row in rows} for key in ('model', 'seeds'))
+  if len(models) > 1:
+    return (
+      f'Means and standard deviations are over {len(models)} trained models, each the mean of '
+      f'{len(seeds)} sets of {rows[0]["images"]} seeds.'
+    )
+  return (
+    f'Means and standard deviations are over {len(seeds)} sets of {rows[0]["images"]} seeds of one '
+    'model: they do not tell the luck of its training.'
+  )

@@ -6,8 +6,14 @@ Trains a model for each of the training intervals, in workdir/trained/, unless i
 evaluates each with all intervals of generation, from --repeats sets of seeds. An interval is
 written as its boundaries t_end_4-t_end_3-t_end_2. The paper, FID10K on FFHQ 64 x 64 with bands
 [0,29], [30,99], [100,499] and the rest: training (0.6, 0.8, 0.9) with generation (0.1, 0.2, 0.3)
-is best, high frequencies emphasised in training and low ones in generation. Here five digits
-models take half an hour on two cores; other data: any config whose strategy has four groups.
+is best, high frequencies emphasised in training and low ones in generation. Intervals of generation
+say how the steps are shared out: give it several steps a group. At the paper's scale, five runs of
+EDM's length:
+
+  python -m experiments.time_intervals --config=configs/ffhq64_frequency.py --repeats=1 \\
+    --config.data.name=folder:FFHQ --config.evaluation.weights=inception.npz
+
+Any config whose strategy has four groups will do.
 """
 
 import pathlib
@@ -20,6 +26,7 @@ from matplotlib import pyplot as plt
 from experiments import command, report, study
 from gdm_jax import build, main
 from gdm_jax.config import ConfigError
+from gdm_jax.training import loop
 
 TRAINING = (
   *((0.1, 0.2, 0.5), (0.3, 0.4, 0.7), (0.5, 0.6, 0.9)),
@@ -36,15 +43,18 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   name, order = build.order_of(config, build.system(config).strategies)
   if len(order) != len(TRAINING[0]) + 1:
     raise ConfigError(f'strategies.{name}: {len(order)} groups; the intervals are for four')
+  if any(argument.startswith('--config.strategies.') for argument in arguments):
+    raise ConfigError('the strategy is that of the config file; its cuts are those of Table 2')
   for cuts in TRAINING:
-    train(name, cuts, workdir / 'trained' / _name(cuts), arguments)
+    folder = workdir / 'trained' / _name(cuts)
+    if not (folder / 'checkpoints' / str(loop.steps(config))).is_dir():
+      train(name, cuts, folder, arguments)
 
   found = study.Study('time_intervals', workdir)
   folders = [workdir / 'trained' / _name(cuts) for cuts in TRAINING]
-  rows = [
-    [found.measure(model, repeats, strategy=name, cuts=cuts) for cuts in GENERATION]
-    for model in found.models(config, folders)
-  ]
+  rows = []
+  for model in found.models(config, folders):
+    rows.append([found.measure(model, repeats, strategy=name, cuts=cuts) for cuts in GENERATION])
   every = [row for line in rows for some in line for row in some]
   metric = every[0]['metric']
   statistics = np.array([[study.mean_and_deviation(some) for some in line] for line in rows])
@@ -64,9 +74,9 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   said = [
     f'The lowest {metric} is that of training ({_name(TRAINING[i])}) with generation '
     f'({_name(GENERATION[j])}); in the paper it is (0.6-0.8-0.9) with (0.1-0.2-0.3). '
-    f'Means and standard deviations over {repeats} sets of seeds, one model a line.'
+    f'{study.over_what(rows[0][0])} A line is a model.'
   ]
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every)
+  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
   print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
 
 

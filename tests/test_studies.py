@@ -58,10 +58,26 @@ def rows(workdir, name):
     return list(csv.DictReader(f))
 
 
+class Open(html.parser.HTMLParser):
+  """Keeps account of the tags that are open."""
+
+  def left(self, page):
+    self.tags = []
+    self.feed(page)
+    return self.tags
+
+  def handle_starttag(self, tag, attrs):
+    if tag not in ('meta', 'img'):
+      self.tags.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.tags.pop() == tag
+
+
 def check_report(folder, *words):
   """The page stands alone: no reference leaves it, its picture is figure.png, and it is closed."""
   page = (folder / 'report.html').read_text()
-  html.parser.HTMLParser().feed(page)
+  assert Open().left(page) == []
   assert not re.search(r'(src|href)="(?!data:)', page)
   assert 'http-equiv' not in page
   (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
@@ -145,7 +161,8 @@ def test_a_sweep_killed_half_way_ends_with_the_same_rows(blockwise, tmp_path, mo
   assert file.read_bytes() == unbroken
 
 
-def test_eight_devices_sweep_eight_orders_side_by_side(blockwise):
+def test_eight_devices_sweep_eight_orders_side_by_side(blockwise, monkeypatch):
+  start(order_sweep, monkeypatch, 'digits', blockwise, '--orders=6', '--repeats=1')
   argv = [
     *('-m', 'experiments.order_sweep', f'--config={runs.ROOT}/configs/digits.py'),
     *(f'--workdir={blockwise}', *runs.TINY, '--orders=6', '--repeats=1'),
@@ -202,11 +219,13 @@ def test_strategies_are_compared_over_models_and_repeats(groupings, tmp_path, mo
   names = 'bottom_top', 'right_left', 'cdm', 'cdm_inv'
   expected = itertools.product(('run', 'second'), names, ('0-29', '30-59'))
   assert sorted((r['model'], r['strategy'], r['seeds']) for r in found) == sorted(expected)
-  check_report(tmp_path / 'grouping_strategies', '12.63', 'bottom_top', '2 models')
+  check_report(tmp_path / 'grouping_strategies', '12.63', 'bottom_top', '2 trained models')
+  out = capsys.readouterr().out
   best = min(
     names, key=lambda n: np.mean([float(r['distance']) for r in found if r['strategy'] == n])
   )
-  assert f'The lowest FD (pixels) is that of {best}.' in capsys.readouterr().out
+  assert f'From low to high FD (pixels): {best}, ' in out
+  assert 'In the paper: bottom_top, right_left, cdm_inv, cdm.' in out
 
 
 def test_more_groups_need_as_many_steps(tmp_path_factory, monkeypatch):

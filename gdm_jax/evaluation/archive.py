@@ -1,10 +1,12 @@
-"""Arrays in an npz file: written whole or not at all, read without ever unpickling."""
+"""Arrays in an npz file, written whole or not at all, read without ever unpickling; a digest."""
 
+import hashlib
 import pathlib
 import zipfile
 import zlib
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 
 class Damaged(ValueError):
@@ -21,6 +23,14 @@ def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
     temporary.replace(file)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def digest(tree: dict) -> str:
+  """Eight hexadecimal digits of the SHA-256 of a tree's arrays and their names."""
+  total = hashlib.sha256()
+  for name, value in sorted(flatten_dict(tree, sep='/').items()):
+    total.update(name.encode() + np.asarray(value).tobytes())
+  return total.hexdigest()[:8]
 
 
 def read(file: pathlib.Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ def frechet(
   covariance_a: Float[np.ndarray, 'd d'],
   mean_b: Float[np.ndarray, ' d'],
   covariance_b: Float[np.ndarray, 'd d'],
+  root_b: Float[np.ndarray, 'd d'] | None = None,
 ) -> float:
   """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in the square of the features' unit.
 
@@ -22,26 +23,34 @@ def frechet(
   accuracy where covariances have no full rank (fewer samples than features); the eigenvalues of
   C_a C_b would give half the digits. What is no more than float64's rounding of the traces is 0.
 
-  Raises ValueError where a number is not finite or the shapes differ (Heusel et al. 2017, Eq. 6).
+  root_b: R_b, where it is known already. Raises ValueError where a number is not finite or the
+  shapes differ (Heusel et al. 2017, Eq. 6).
   """
   given = mean_a, covariance_a, mean_b, covariance_b
   d = len(mean_a)
   if [np.shape(x) for x in given] != [(d,), (d, d)] * 2:
     raise ValueError(f'statistics of different features: {[np.shape(x) for x in given]}')
-  if not all(np.isfinite(x).all() for x in given):
-    raise ValueError('the statistics are not all finite')
+  _check_finite(mean_a, mean_b)
   traces = np.trace(covariance_a) + np.trace(covariance_b)
-  shared = np.linalg.svd(_root(covariance_a).T @ _root(covariance_b), compute_uv=False).sum()
+  root_b = root(covariance_b) if root_b is None else root_b
+  shared = np.linalg.svd(root(covariance_a).T @ root_b, compute_uv=False).sum()
   distance = np.square(mean_a - mean_b).sum() + traces - 2 * shared
   # Equal statistics leave up to three times d eps of the traces.
   return float(distance) if distance > 10 * d * np.finfo(float).eps * traces else 0.0
 
 
-def _root(covariance):
+def root(covariance: Float[np.ndarray, 'd d']) -> Float[np.ndarray, 'd d']:
+  """R with R R^T = C, of C's own rank. Raises ValueError where a number is not finite."""
+  _check_finite(covariance)
   values, vectors = np.linalg.eigh(covariance)
   # Where the rank is not full, the other eigenvalues are rounding, and their roots are not small.
   values[values < len(values) * np.finfo(float).eps * values.max(initial=0)] = 0
   return vectors * np.sqrt(values)
+
+
+def _check_finite(*given):
+  if not all(np.isfinite(x).all() for x in given):
+    raise ValueError('the statistics are not all finite')
 
 
 def kernel(a: Features, b: Features) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The evaluation run: samples of a model against real images, and a row that says what was done."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -12,16 +13,16 @@ from ml_collections import ConfigDict
 from gdm_jax import build, figures, generate, solvers
 from gdm_jax.build import System
 from gdm_jax.config import seeds_of
-from gdm_jax.evaluation import features, reference, summary
+from gdm_jax.evaluation import archive, features, reference, summary
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.summary import Collector, Scores
 
 SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'solver', 'guidance', 'labels', 'seeds')
 AGAINST = ('features', 'identity', 'data', 'split')
-KEYS = ('checkpoint', *SAMPLED, *AGAINST)
+KEYS = ('checkpoint', 'parameters', *SAMPLED, *AGAINST)
 VALUES = (
   *('metric', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'),
-  *('images', 'real', 'evaluations', 'trained_images'),
+  *('images', 'real', 'compared', 'evaluations', 'trained_images'),
 )
 
 
@@ -29,27 +30,51 @@ class EvaluationError(RuntimeError):
   """Samples that cannot be evaluated."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+  """A model's parameters, and the checkpoint that they are of."""
+
+  params: dict
+  step: int
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """What tells them from those of another run that got as far."""
+    return archive.digest(self.params)
+
+
 class Evaluator:
   """Samples and measures; features, reference and programs are made once.
 
-  folder: where the classifier and the reference's statistics are kept. Raises ConfigError and
-  DataError (`features.find`, `reference.obtain`).
+  folder: where the classifier and the reference's statistics are kept; like: an evaluator of
+  another model, whose features and reference serve this one too. Raises ConfigError and DataError
+  (`features.find`, `reference.obtain`).
   """
 
-  def __init__(self, config: ConfigDict, system: System, folder: pathlib.Path, mesh: Mesh):
+  def __init__(
+    self,
+    config: ConfigDict,
+    system: System,
+    folder: pathlib.Path,
+    mesh: Mesh,
+    like: 'Evaluator | None' = None,
+  ):
     self._system, self._shape, self._mesh = system, config.data.shape, mesh
-    self.features = features.find(config, folder)
-    self.real, self.about = reference.obtain(config, self.features, folder, mesh)
+    self.features = like.features if like else features.find(config, folder)
+    self.real, self.about = (
+      (like.real, like.about) if like else reference.obtain(config, self.features, folder, mesh)
+    )
     self._of = self.features.compiled(mesh)
     self._generators: dict[tuple, generate.Generator] = {}
 
-  def key(self, config: ConfigDict, step: int) -> dict[str, str]:
+  def key(self, config: ConfigDict, weights: Weights) -> dict[str, str]:
     """What tells an evaluation from another: the columns KEYS. `config.sampling` says how."""
     c = config.sampling
     name, order = build.order_of(config, self._system.strategies)
     cuts = c.cuts or self._system.strategies[name].cuts or ()
     values = {
-      'checkpoint': step,
+      'checkpoint': weights.step,
+      'parameters': weights.digest,
       'strategy': name,
       'order': _joined(order),
       'cuts': _joined(cuts),
@@ -65,7 +90,7 @@ class Evaluator:
   def __call__(
     self,
     config: ConfigDict,
-    params: dict,
+    weights: Weights,
     stopped: Callable[[], bool] = lambda: False,
   ) -> Scores | None:
     """The distances of the images of `evaluation.seeds`, made as `config.sampling` says.
@@ -78,7 +103,7 @@ class Evaluator:
     generator = self._generator(c.solver, c.guidance)
     collector = Collector()
     labels = build.labels(config, seeds)
-    for some, x in generator.stream(params, table, seeds, labels, c.batch, 'evaluation'):
+    for some, x in generator.stream(weights.params, table, seeds, labels, c.batch, 'evaluation'):
       self.collect([collector], x, some)
       if stopped():
         return None
@@ -101,18 +126,18 @@ class Evaluator:
       check_finite(summary.everywhere(finite)[rows], seeds)
       collector.add(found, rows)
 
-  def row(self, config: ConfigDict, scores: Scores, step: int) -> dict:
+  def row(self, config: ConfigDict, scores: Scores, weights: Weights) -> dict:
     """A row of evaluation.csv: KEYS and VALUES."""
     c = config.sampling
     evaluations = solvers.find(c.solver).cost(sum(c.steps))
     return {
-      **self.key(config, step),
+      **self.key(config, weights),
       'metric': self.features.metric,
       **{key: f'{value:.6g}' for key, value in dataclasses.asdict(scores).items()},
       'images': len(seeds_of(config, 'evaluation.seeds')),
       'real': self.real.moments.count,
       'evaluations': '' if evaluations is None else evaluations * (2 if c.guidance != 1 else 1),
-      'trained_images': step * config.train.batch,
+      'trained_images': weights.step * config.train.batch,
     }
 
   def _generator(self, solver, guidance):
@@ -131,8 +156,7 @@ def cells(workdir: pathlib.Path) -> Cells:
 def evaluate(
   config: ConfigDict,
   evaluator: Evaluator,
-  params: dict,
-  step: int,
+  weights: Weights,
   rows: Cells,
   stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, str] | None:
@@ -140,12 +164,12 @@ def evaluate(
 
   None where it was asked to stop. Raises EvaluationError and ConfigError.
   """
-  key = evaluator.key(config, step)
+  key = evaluator.key(config, weights)
   if key not in rows:
-    scores = evaluator(config, params, stopped)
+    scores = evaluator(config, weights, stopped)
     if scores is None:
       return None
-    rows.add(evaluator.row(config, scores, step))
+    rows.add(evaluator.row(config, scores, weights))
   return rows.get(key)
 
 
@@ -161,20 +185,27 @@ def check_finite(flags: Bool[np.ndarray, ' n'], seeds: Int[np.ndarray, ' n']):
 def readable(row: dict[str, str]) -> str:
   """A row in words: what was measured, and everything that it depends on."""
   kernel = 'KID' if row['features'] == 'inception' else 'kernel distance'
-  given = ''.join(f', {name} {row[name]}' for name in ('cuts', 'labels') if row[name]) + (
-    f', guidance {row["guidance"]}' if float(row['guidance']) != 1 else ''
+  given = [f'{name} {row[name]}' for name in ('cuts', 'labels') if row[name]]
+  given += [f'guidance {row["guidance"]}'] * (float(row['guidance']) != 1)
+  counts = {name: int(row[name]) for name in ('images', 'real', 'compared', 'trained_images')}
+  lines = (
+    f'{row["metric"]} {float(row["distance"]):.4g}',
+    f'{kernel} {float(row["kernel"]):.3g} ± {float(row["kernel_error"]):.1g}, precision '
+    f'{float(row["precision"]):.3f}, recall {float(row["recall"]):.3f}, of {counts["compared"]:,} '
+    'features of each',
+    f'{counts["images"]:,} samples (seeds {row["seeds"]}) of checkpoint {row["checkpoint"]} '
+    f'({counts["trained_images"]:,} images, parameters {row["parameters"]})',
+    ', '.join(
+      [
+        f'strategy {row["strategy"]}, order {row["order"]}, {row["solver"]}, {row["steps"]} steps',
+        f'{row["evaluations"] or "adaptively many"} evaluations',
+        *given,
+      ]
+    ),
+    f'against {counts["real"]:,} images of {row["data"]}, {row["split"]}; '
+    f'features {row["features"]} {row["identity"]}',
   )
-  return (
-    f'{row["metric"]} {float(row["distance"]):.4g}   {kernel} {float(row["kernel"]):.3g} ± '
-    f'{float(row["kernel_error"]):.1g}   precision {float(row["precision"]):.3f}   '
-    f'recall {float(row["recall"]):.3f}\n'
-    f'{int(row["images"]):,} samples (seeds {row["seeds"]}) of checkpoint {row["checkpoint"]} '
-    f'({int(row["trained_images"]):,} images), strategy {row["strategy"]}, order {row["order"]}, '
-    f'{row["solver"]}, {row["steps"]} steps, {row["evaluations"] or "adaptive"} evaluations'
-    f'{given}\n'
-    f'against {int(row["real"]):,} images of {row["data"]}, {row["split"]}; '
-    f'features {row["features"]} {row["identity"]}'
-  )
+  return '\n'.join(lines)
 
 
 def plot(file: pathlib.Path, cells: Cells, like: dict[str, str]):

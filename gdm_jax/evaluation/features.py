@@ -2,20 +2,18 @@
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, UInt8
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, sharding
 from gdm_jax.config import ConfigError, naming
-from gdm_jax.evaluation import classifier, inception, vgg, weights
+from gdm_jax.evaluation import archive, classifier, inception, vgg, weights
 from gdm_jax.training.logger import say
 
 Images = UInt8[Array, 'n h w c']
@@ -36,12 +34,10 @@ class Features:
 
   @functools.cached_property
   def identity(self) -> str:
-    """Eight hexadecimal digits of the weights' SHA-256: other weights, other features."""
-    digest = hashlib.sha256(self.name.encode())
-    for name, value in sorted(flatten_dict(self.params, sep='/').items()):
-      digest.update(name.encode() + jax.device_get(value).tobytes())
-    return digest.hexdigest()[:8]
+    """A digest of the weights: other weights, other features."""
+    return archive.digest({self.name: self.params} if self.params else {})
 
+  @functools.cache  # noqa: B019 (there are few, and they live as long as the program)
   def compiled(
     self, mesh: Mesh
   ) -> Callable[[Array], tuple[Float[Array, 'n d'], Bool[Array, ' n']]]:

@@ -9,6 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
+from gdm_jax.evaluation import distances
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
@@ -42,6 +44,11 @@ class Moments:
     if self.count < 2:
       raise ValueError(f'a covariance needs two samples at least, not {self.count}')
     return self.scatter / (self.count - 1)
+
+  @functools.cached_property
+  def root(self) -> Float[np.ndarray, 'd d']:
+    """R with R R^T the covariance; a reference's is needed for every distance to it."""
+    return distances.root(self.covariance)
 
 
 def over_processes(moments: Moments) -> Moments:

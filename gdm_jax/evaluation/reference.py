@@ -16,7 +16,7 @@ from gdm_jax.config import LEAST_EVALUATED, ConfigError
 from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
-from gdm_jax.evaluation.summary import Collector, Summary
+from gdm_jax.evaluation.summary import Collector, Summary, everywhere
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
 ABOUT = ('features', 'identity', 'data', 'split', 'shape')
@@ -86,7 +86,13 @@ def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
       # Every process reads its share of the batch.
       mine = np.split(full, jax.process_count())[jax.process_index()]
       examples = sharding.to_devices({'x': source[mine]['x']}, mesh)
-      collector.add(of(examples['x'])[0], slice(0, len(some)))
+      found, finite = of(examples['x'])
+      if not (flags := everywhere(finite)[: len(some)]).all():
+        place = some[np.argmin(flags)]
+        raise ConfigError(
+          f'{config.data.name} holds NaN or infinity, first seen in example {place}'
+        )
+      collector.add(found, slice(0, len(some)))
       bar.update(len(some))
   return collector.summary()
 

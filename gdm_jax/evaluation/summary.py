@@ -23,13 +23,17 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """Distances of generated images to real ones; `kernel_error` is a standard error."""
+  """Distances of generated images to real ones; `kernel_error` is a standard error.
+
+  All but `distance` are of the first `compared` features of both.
+  """
 
   distance: float
   kernel: float
   kernel_error: float
   precision: float
   recall: float
+  compared: int
 
 
 class Collector:
@@ -64,10 +68,10 @@ def scores(generated: Summary, real: Summary) -> Scores:
     if (n := summary.moments.count) < LEAST_EVALUATED:
       raise ValueError(f'{n} images are too few; {LEAST_EVALUATED} are the least')
   a, b = generated.moments, real.moments
-  distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance)
+  distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance, b.root)
   n = min(len(generated.kept), len(real.kept))
   kept = generated.kept[:n], real.kept[:n]
-  return Scores(distance, *distances.kernel(*kept), *distances.precision_recall(*kept))
+  return Scores(distance, *distances.kernel(*kept), *distances.precision_recall(*kept), n)
 
 
 def _mine(x, rows):

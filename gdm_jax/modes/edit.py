@@ -12,6 +12,7 @@ from gdm_jax import build, editing, figures, generate, latents, sampling, shardi
 from gdm_jax.build import System
 from gdm_jax.config import ConfigError, naming, seeds_of
 from gdm_jax.data.folder import read_picture
+from gdm_jax.evaluation.evaluator import EvaluationError
 from gdm_jax.modes import common
 from gdm_jax.training.checkpoint import trained
 from gdm_jax.training.logger import say
@@ -24,7 +25,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes every edited picture to workdir/edited, and sheet.png with all of them and captions.
 
   Tells what was done to pictures of other sizes, and how exactly each comes back when nothing is
-  changed. Raises ConfigError.
+  changed. Raises ConfigError, and EvaluationError where pictures come back that are not finite.
   """
   c, shape = config.edit, config.data.shape
   system = build.system(config)
@@ -32,6 +33,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   chosen = masks(config, system)
   files = common.pictures('edit.images', c.images)
   names, x = [file.stem for file in files], read(files, shape)
+  if 'sheet' in names:
+    raise ConfigError(f'edit.images = {c.images!r}: a picture named sheet; the contact sheet is')
+  lines(config, system, x, names, chosen)  # so that what is wrong is said before any work
   mesh = sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
   folder = workdir / c.folder
@@ -48,6 +52,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   returned = (f'{c.solver}\n{len(table) - 1} steps', list(zip(names, again, strict=True)))
   shown = [originals, returned] if c.operation == 'reconstruct' else pictures
 
+  report(names, x, again, c.solver)
   if jax.process_index() == 0:
     for name, image in returned[1]:
       figures.save(folder / f'{name}.png', figures.to_uint8(image))
@@ -55,7 +60,6 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       for name, image in images:
         figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', figures.to_uint8(image))
     figures.sheet(folder / 'sheet.png', shown)
-  report(names, x, again)
   say(
     f'{sum(len(images) for _, images in shown)} pictures by step {step:,}: see {folder}/sheet.png'
   )
@@ -96,31 +100,42 @@ def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
 
 def lines(config, system, z, names, chosen) -> list[editing.Line]:
   """The lines of `edit.operation`, not yet decoded. Raises ConfigError."""
-  c, basis = config.edit, system.process.basis
+  c, basis, found = config.edit, system.process.basis, []
   with naming(f'edit.operation = {c.operation!r}, edit.images', names):
     match c.operation:
+      case 'reconstruct':
+        return []
       case 'mix':
-        return editing.mix(basis, z, names, chosen)
+        found = editing.mix(basis, z, names, chosen)
       case 'interpolate':
-        return editing.interpolate(basis, z, names, chosen, c.weights, c.spherical)
+        found = editing.interpolate(basis, z, names, chosen, c.weights, c.spherical)
       case 'traverse':
-        return editing.traverse(basis, z, names, c.ranks, c.channel, c.strengths)
+        found = editing.traverse(basis, z, names, c.ranks, c.channel, c.strengths)
       case 'vary':
         seeds = seeds_of(config)[: c.variants]
         if len(seeds) < c.variants:
           raise ValueError(f'edit.variants = {c.variants} needs as many of sampling.seeds')
         kept = chosen if c.groups or c.band else editing.lowest(chosen)
         noise = sampling.latents(seeds, tuple(config.data.shape))
-        return editing.vary(basis, z, names, kept, np.asarray(noise))
-  return []
+        found = editing.vary(basis, z, names, kept, np.asarray(noise))
+    if not found or not all(line.pictures for line in found):
+      raise ValueError('there is nothing to vary, or no strength, weight or rank to vary it by')
+  return found
 
 
-def report(names, x, again):
-  """Says how far each picture is from what its latent decodes to."""
-  for name, error in zip(names, np.abs(again - x), strict=True):
-    say(f'{name}: reconstructed to {error.max() / LEVEL:.2g} levels of 255 at most')
-  if np.abs(again - x).max() > LEVEL:
-    say('that is visible: more --config.sampling.steps, or edit.solver reversible_heun or rk4')
+def report(names, x, again, solver):
+  """Says how far each picture is from what its latent decodes to. Raises EvaluationError."""
+  errors = np.abs(again - x).reshape(len(x), -1).max(1) / LEVEL
+  if not np.isfinite(errors).all():
+    raise EvaluationError(
+      f'{names[int(np.argmin(np.isfinite(errors)))]} did not come back finite from {solver}: the '
+      'model or the solver diverged'
+    )
+  for name, error in zip(names, errors, strict=True):
+    say(f'{name}: reconstructed to {error:.2g} levels of 255 at most')
+  if errors.max() > 1:
+    other = '' if solver == 'reversible_heun' else ', or edit.solver = reversible_heun'
+    say(f'that is visible: take more --config.sampling.steps{other}')
 
 
 def _slug(text):

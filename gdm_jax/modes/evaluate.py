@@ -23,12 +23,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   system, mesh = build.system(config), sharding.mesh()
   build.generation(config, system.strategies)
-  params, step = trained(config, workdir, system, mesh)
+  weights = evaluator.Weights(*trained(config, workdir, system, mesh))
   common.make_workdir(workdir)
   evaluation = evaluator.Evaluator(config, system, workdir / FOLDER, mesh)
   rows = evaluator.cells(workdir)
-  known = evaluation.key(config, step) in rows
-  row = evaluator.evaluate(config, evaluation, params, step, rows)
+  known = evaluation.key(config, weights) in rows
+  row = evaluator.evaluate(config, evaluation, weights, rows)
   if jax.process_index() == 0:
     print(evaluator.readable(row), flush=True)
   say(f'{"it was in" if known else "see"} {workdir}/evaluation.csv')

@@ -24,8 +24,7 @@ PATIENCE = 120.0  # seconds that a grid of samples may take
 def run(config: ConfigDict, workdir: pathlib.Path):
   """Trains to `train.duration`, from the newest checkpoint if there is one.
 
-  Raises ConfigError and DataError before anything is written, TrainingError and Interrupted while
-  training.
+  Raises ConfigError and DataError before it trains, TrainingError and Interrupted while it does.
   """
   system = build.system(config)
   table = build.generation(config, system.strategies)
@@ -76,8 +75,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
         figures.save(workdir / 'progress' / f'{images:010d}.png', figures.overview(frames[-1]))
 
     def measure(state, images):
-      step = int(state.step)
-      row = evaluator.evaluate(config, evaluation, state.ema, step, rows, lambda: bool(received))
+      weights = evaluator.Weights(state.ema, int(state.step))
+      row = evaluator.evaluate(config, evaluation, weights, rows, lambda: bool(received))
       if row and primary:
         say(f'{images:,} images: {row["metric"]} {row["distance"]}')
         evaluator.plot(workdir / 'evaluation.png', rows, row)

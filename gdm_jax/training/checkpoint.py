@@ -31,7 +31,7 @@ MODEL = ('data.shape', 'basis.', 'path', 'strategies.', 'model.')
 
 ADOPTED = (
   *MODEL,
-  *('data.name', 'data.split', 'data.data_dir', 'data.flip', 'data.augment'),
+  *('data.name', 'data.split', 'data.data_dir', 'data.flip', 'data.augment', 'train.batch'),
   'train.label_dropout',
 )
 """Keys that the modes after training take from the workdir, unless they are given."""

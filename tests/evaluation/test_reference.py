@@ -354,3 +354,12 @@ def test_splits_have_files_of_their_own(tmp_path):
   about = {'features': 'pixels', 'data': 'digits'}
   splits = 'train', 'train[:40]', 'train[40:]', 'train[:40%]', 'train[40%:]'
   assert len({reference.file_of({**about, 'split': s}, tmp_path) for s in splits}) == len(splits)
+
+
+def test_data_that_are_not_finite_are_named(tmp_path):
+  x = np.zeros((40, 8, 8, 1), np.float32)
+  x[17, 3] = np.nan
+  np.savez(tmp_path / 'mine.npz', x=x)
+  mine = f'--config.data.name=npz:{tmp_path}/mine.npz'
+  with pytest.raises(ConfigError, match='holds NaN or infinity, first seen in example 17'):
+    obtain(tmp_path / 'statistics', mine)

@@ -10,7 +10,7 @@ import pytest
 
 from gdm_jax import build, main, sharding
 from gdm_jax.evaluation import distances, evaluator, features, summary
-from gdm_jax.evaluation.evaluator import EvaluationError, Evaluator
+from gdm_jax.evaluation.evaluator import EvaluationError, Evaluator, Weights
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Collector, Summary
 from tests import runs
@@ -158,19 +158,20 @@ def evaluation(tmp_path_factory):
   c = config('--config.data.split=train[:64]', '--config.sampling.batch=16')
   system = build.system(c)
   params = jax.jit(system.init)(jax.random.key(0))
-  return Evaluator(c, system, tmp_path_factory.mktemp('evaluation'), sharding.mesh()), c, params
+  measure = Evaluator(c, system, tmp_path_factory.mktemp('evaluation'), sharding.mesh())
+  return measure, c, Weights(params, 0)
 
 
 def test_a_model_that_diverged_is_no_score(evaluation):
-  measure, c, params = evaluation
-  broken = jax.tree.map(lambda x: jnp.full_like(x, np.nan), params)
+  measure, c, weights = evaluation
+  broken = Weights(jax.tree.map(lambda x: jnp.full_like(x, np.nan), weights.params), 0)
   message = '16 of the images of seeds 0 to 15 hold NaN or infinity, the first that of seed 0: '
   with pytest.raises(EvaluationError, match=message):
     measure(c, broken)
 
 
 def test_an_evaluation_stops_after_a_batch(evaluation, monkeypatch):
-  measure, c, params = evaluation
+  measure, c, weights = evaluation
   seen, collect = [], Evaluator.collect
 
   def counted(self, collectors, x, seeds):
@@ -178,20 +179,20 @@ def test_an_evaluation_stops_after_a_batch(evaluation, monkeypatch):
     collect(self, collectors, x, seeds)
 
   monkeypatch.setattr(Evaluator, 'collect', counted)
-  assert measure(c, params, lambda: True) is None
+  assert measure(c, weights, lambda: True) is None
   assert seen == [16]
-  assert measure(c, params).distance > 0
+  assert measure(c, weights).distance > 0
   assert seen == [16, 16, 14]
 
 
 def test_the_config_of_a_call_says_how_it_samples(evaluation):
-  measure, c, params = evaluation
-  found = measure(c, params)
-  assert measure(c, params) == found
+  measure, c, weights = evaluation
+  found = measure(c, weights)
+  assert measure(c, weights) == found
   for override in ('sampling.order=3,2,1,0', 'evaluation.seeds=30-59', 'sampling.solver=heun'):
     other = config(f'--config.{override}')
-    assert measure.key(other, 0) != measure.key(c, 0)
-    assert measure(other, params) != found
+    assert measure.key(other, weights) != measure.key(c, weights)
+    assert measure(other, weights) != found
 
 
 def test_each_collector_gets_its_share(evaluation):

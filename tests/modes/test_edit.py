@@ -65,7 +65,9 @@ def test_pictures_of_other_sizes_come_back_as_the_model_sees_them(banded, photos
 
 def test_a_coarse_solver_is_said_to_be_visible(banded, photos, capsys):
   assert edit(banded, photos, 'solver=euler', 'folder=euler') == 0
-  assert 'that is visible: more --config.sampling.steps' in capsys.readouterr().err
+  assert (
+    'that is visible: take more --config.sampling.steps, or edit.solver' in capsys.readouterr().err
+  )
 
 
 def test_mixing_swaps_every_band_in_turn(banded, photos):

@@ -78,7 +78,8 @@ def test_a_row_states_all_that_it_depends_on(measured, workdir):
   assert numbers['kernel'] > numbers['kernel_error'] > 0
   assert 0 <= numbers['precision'] <= 1
   assert 0 <= numbers['recall'] <= 1
-  assert re.fullmatch('[0-9a-f]{8}', stated.pop('identity'))
+  for key in ('identity', 'parameters'):
+    assert re.fullmatch('[0-9a-f]{8}', stated.pop(key))
   assert stated == {
     'checkpoint': '8',
     'strategy': 'main',
@@ -94,6 +95,7 @@ def test_a_row_states_all_that_it_depends_on(measured, workdir):
     'split': 'train',
     'metric': 'FD (pixels)',
     'images': '70',
+    'compared': '70',
     'real': '1797',
     'evaluations': '4',
     'trained_images': f'{8 * runs.BATCH}',
@@ -131,12 +133,12 @@ def test_a_row_is_measured_once(measured, workdir, idle, monkeypatch, capsys):
   assert f'it was in {workdir}/evaluation.csv' in err
   # On paper, what is printed can be traced back to its command.
   for text in (
-    f'FD (pixels) {float(measured["distance"]):.4g} ',
+    f'FD (pixels) {float(measured["distance"]):.4g}\n',
     f'kernel distance {float(measured["kernel"]):.3g} ± ',
-    f'precision {float(measured["precision"]):.3f} ',
-    f'recall {float(measured["recall"]):.3f}\n',
-    '70 samples (seeds 0-69) of checkpoint 8 (128 images), strategy main, order 0-1-2-3, euler, '
-    '4 steps, 4 evaluations\n',
+    f'precision {float(measured["precision"]):.3f}, ',
+    f'recall {float(measured["recall"]):.3f}, of 70 features of each\n',
+    '70 samples (seeds 0-69) of checkpoint 8 (128 images, parameters ',
+    'strategy main, order 0-1-2-3, euler, 4 steps, 4 evaluations\n',
     f'against 1,797 images of digits, train; features pixels {measured["identity"]}\n',
   ):
     assert text in out
@@ -166,10 +168,11 @@ def test_another_evaluation_adds_a_row(overrides, stated, measured, workdir, cap
   assert f'see {workdir}/evaluation.csv' in err
   *others, added = rows(workdir)
   assert others == before
-  free = {'distance', 'kernel', 'kernel_error', 'precision', 'recall'}
+  assert (added['parameters'] == measured['parameters']) == ('checkpoint' not in stated)
+  free = {'parameters', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'}
   assert {k: v for k, v in added.items() if k not in free and v != measured[k]} == stated
   assert added['distance'] != measured['distance']
-  assert f'FD (pixels) {float(added["distance"]):.4g} ' in out
+  assert f'FD (pixels) {float(added["distance"]):.4g}\n' in out
 
 
 def test_a_classifier_is_trained_once_for_a_workdir(measured, workdir, monkeypatch, capsys):
@@ -419,3 +422,11 @@ def test_training_that_evaluates_wants_its_weights_first(tmp_path, capsys):
   assert train(workdir, '--config.evaluation.seeds=0-3') == 2
   assert "evaluation.seeds = '0-3': 4 images are too few" in capsys.readouterr().err
   assert not (workdir / 'checkpoints').exists()
+
+
+def test_overrides_of_training_need_not_be_repeated(workdir, capsys):
+  """The images that a model has seen are counted in batches of its own size."""
+  argv = ['', f'--config={runs.ROOT}/configs/digits.py', f'--workdir={workdir}', '--mode=evaluate']
+  keys = 'cpu_devices=1', 'evaluation.features=pixels', 'evaluation.seeds=0-19', 'sampling.steps=4'
+  assert main.main([*argv, *(f'--config.{key}' for key in keys)]) == 0
+  assert rows(workdir)[-1]['trained_images'] == f'{8 * runs.BATCH}'
