@@ -40,6 +40,6 @@ setup(
   extras_require={
     'adaptive': ['diffrax>=0.7'],
     'tensorflow': ['tensorboard', 'tensorflow-cpu>=2.21'],
-    'dev': ['hypothesis>=6.170', 'pytest>=9.2', 'ruff>=0.17'],
+    'dev': ['hypothesis>=6.170', 'pytest>=9.2', 'pytest-xdist>=3.8', 'ruff>=0.17'],
   },
 )

@@ -5,11 +5,14 @@ import os
 import shutil
 import tempfile
 
-_cache = tempfile.mkdtemp(prefix='gdm_jax_tests_')
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+_cache = os.environ.get('GDM_JAX_TEST_CACHE')  # of the process that started this worker
+if not _cache:
+  _cache = tempfile.mkdtemp(prefix='gdm_jax_tests_')
+  atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 # Read when jax is first imported, here and in the processes that tests start.
 os.environ.update(
   JAX_PLATFORMS='cpu',
+  GDM_JAX_TEST_CACHE=_cache,
   JAX_COMPILATION_CACHE_DIR=_cache,
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
   XLA_FLAGS='--xla_backend_optimization_level=0',
