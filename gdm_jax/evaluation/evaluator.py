@@ -120,10 +120,10 @@ class Evaluator:
     Raises EvaluationError where one is not finite.
     """
     found, finite = self._of(x)
-    each = len(x) // len(collectors)
+    finite, each = summary.everywhere(finite), len(x) // len(collectors)
     for i, collector in enumerate(collectors):
       rows = slice(i * each, i * each + len(seeds))
-      check_finite(summary.everywhere(finite)[rows], seeds)
+      check_finite(finite[rows], seeds)
       collector.add(found, rows)
 
   def row(self, config: ConfigDict, scores: Scores, weights: Weights) -> dict:
