@@ -1,18 +1,21 @@
 """Cells of an experiment: trained models, each evaluated in several ways, from several seeds."""
 
+import functools
 import pathlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command
-from gdm_jax import build, sharding
+from gdm_jax import build, main, sharding
 from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.summary import Scores
+from gdm_jax.training import loop
 from gdm_jax.training.checkpoint import adopt_model, trained
 
 COLUMNS = ('model', *evaluator.KEYS)
@@ -26,17 +29,25 @@ class Model:
     config: ConfigDict,
     workdir: pathlib.Path,
     folder: pathlib.Path,
-    like: evaluator.Evaluator | None = None,
+    like: 'Model | None' = None,
   ):
-    """config: of the study; what the model is, its workdir's config says. like: see Evaluator."""
-    self.name = workdir.name
+    """config: of the study; what the model is, its workdir's config says.
+
+    folder: where features and reference are kept; like: a model that is evaluated by the same.
+    """
+    self.name, self.folder, self._like = workdir.name, folder, like
     self.config = config.copy_and_resolve_references()
     adopt_model(self.config, workdir, command.overridden())
-    mesh = sharding.mesh()
+    self.mesh = sharding.mesh()
     self.system = build.system(self.config)
-    self.weights = evaluator.Weights(*trained(self.config, workdir, self.system, mesh))
-    self.evaluator = evaluator.Evaluator(
-      self.config, self.system, folder / 'evaluation', mesh, like
+    self.weights = evaluator.Weights(*trained(self.config, workdir, self.system, self.mesh))
+
+  @functools.cached_property
+  def evaluator(self) -> evaluator.Evaluator:
+    """Made when first needed: it trains a classifier and sees all real images."""
+    like = self._like and self._like.evaluator
+    return evaluator.Evaluator(
+      self.config, self.system, self.folder / 'evaluation', self.mesh, like
     )
 
   def key(self, config: ConfigDict) -> dict[str, str]:
@@ -58,22 +69,29 @@ class Model:
 class Study:
   """The rows of workdir/NAME/results.csv, which a rerun completes, and where its pictures go.
 
-  Every cell is a row of `evaluation.csv` (see `evaluator.KEYS` and `VALUES`) and the model's name.
+  Every cell is a row of `evaluation.csv` (see `evaluator.KEYS` and `VALUES`) and the model's name,
+  unless a study has columns of its own.
   """
 
-  def __init__(self, name: str, workdir: pathlib.Path):
+  def __init__(
+    self,
+    name: str,
+    workdir: pathlib.Path,
+    keys: Sequence[str] = COLUMNS,
+    values: Sequence[str] = evaluator.VALUES,
+  ):
     self.folder = workdir / name
-    self.cells = Cells(self.folder / 'results.csv', COLUMNS, evaluator.VALUES)
+    self.cells = Cells(self.folder / 'results.csv', keys, values)
 
   def models(self, config: ConfigDict, workdirs: Sequence[pathlib.Path]) -> Iterator[Model]:
     """One model after another. Raises ConfigError where two have the same name."""
     names = [path.name for path in workdirs]
     if twice := {name for name in names if names.count(name) > 1}:
       raise ConfigError(f'--models: several are named {min(twice)}')
-    like = None
+    first = None
     for path in workdirs:
-      model = Model(config, path, self.folder, like)
-      like = model.evaluator
+      model = Model(config, path, self.folder, first)
+      first = first or model
       yield model
 
   def measure(self, model: Model, repeats: int, **sampling) -> list[dict[str, str]]:
@@ -85,6 +103,17 @@ class Study:
         self.cells.add(model.row(config, model.evaluator(config, model.weights)))
       found.append(self.cells.get(model.key(config)))
     return found
+
+
+def train(config: ConfigDict, workdir: pathlib.Path, arguments: Sequence[str]):
+  """Trains a model as the command line says, or goes on; exits where training does.
+
+  config: any with the duration of that; a workdir that has been trained so long is left alone.
+  """
+  if (workdir / 'checkpoints' / str(loop.steps(config))).is_dir():
+    return
+  if code := main.main(['', *arguments, f'--workdir={workdir}']):
+    sys.exit(code)
 
 
 def paths(models: str, workdir: pathlib.Path) -> list[pathlib.Path]:

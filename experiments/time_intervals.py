@@ -17,16 +17,14 @@ Any config whose strategy has four groups will do.
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
 
 from experiments import command, report, study
-from gdm_jax import build, main
+from gdm_jax import build
 from gdm_jax.config import ConfigError
-from gdm_jax.training import loop
 
 TRAINING = (
   *((0.1, 0.2, 0.5), (0.3, 0.4, 0.7), (0.5, 0.6, 0.9)),
@@ -46,9 +44,8 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   if any(argument.startswith('--config.strategies.') for argument in arguments):
     raise ConfigError('the strategy is that of the config file; its cuts are those of Table 2')
   for cuts in TRAINING:
-    folder = workdir / 'trained' / _name(cuts)
-    if not (folder / 'checkpoints' / str(loop.steps(config))).is_dir():
-      train(name, cuts, folder, arguments)
+    own = f'--config.strategies.{name}.cuts={",".join(map(str, cuts))}'
+    study.train(config, workdir / 'trained' / _name(cuts), [*arguments, own])
 
   found = study.Study('time_intervals', workdir)
   folders = [workdir / 'trained' / _name(cuts) for cuts in TRAINING]
@@ -78,14 +75,6 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   ]
   report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
   print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
-
-
-def train(strategy: str, cuts: tuple[float, ...], workdir: pathlib.Path, arguments: Sequence[str]):
-  """Trains a model with these intervals, or goes on; exits where training does."""
-  text = ','.join(map(str, cuts))
-  own = f'--workdir={workdir}', f'--config.strategies.{strategy}.cuts={text}'
-  if code := main.main(['', *arguments, *own]):
-    sys.exit(code)
 
 
 def draw(file: pathlib.Path, values: np.ndarray, metric: str):

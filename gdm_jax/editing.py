@@ -136,6 +136,20 @@ def vary(
   return lines
 
 
+def keep(basis: Basis, z: Latent | Pair, names: Sequence[str], counts: Sequence[int]) -> list[Line]:
+  """Every image from its lowest latents alone, so many of them, an image a line (Fig. 4b)."""
+  return [
+    Line(
+      name,
+      [
+        Picture(f'{count}', _edit(lambda p, n=count: latents.keep(basis, p, n), _at(z, i)))
+        for count in counts
+      ],
+    )
+    for i, name in enumerate(names)
+  ]
+
+
 def lowest(masks: Mapping[str, Mask]) -> dict[str, Mask]:
   """The first mask, the first two and so on, but not all: what variations keep."""
   names, found = list(masks), {}

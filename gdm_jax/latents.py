@@ -95,5 +95,10 @@ def resample(basis: Basis, z: Latent, noise: Latent, chosen: Mask) -> Latent:
 
 
 def keep(basis: Basis, z: Latent, count: int) -> Latent:
-  """z with all but the `count` lowest ranks at 0, their mean (Fig. 4b)."""
-  return resample(basis, z, jnp.zeros_like(z), ~band(basis, 0, count))
+  """z with all but the `count` lowest ranks, per channel, at 0, their mean (Fig. 4b).
+
+  Raises ValueError for fewer than none or more than all.
+  """
+  if not 0 <= count <= basis.ranks.size:
+    raise ValueError(f'{count} components kept: there are 0 to {basis.ranks.size}')
+  return resample(basis, z, jnp.zeros_like(z), (basis.ranks >= count)[..., None])

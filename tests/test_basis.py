@@ -1,5 +1,7 @@
 """Bases against SciPy's DCT and against dense blur matrices built here."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,48 @@ def test_float32_keeps_the_data_at_64_by_64(make):
     assert np.max(np.abs(basis.synthesize(coefficients) - x)) < 5e-6
     energy = np.sum(np.asarray(coefficients, np.float64) ** 2) / np.sum(x.astype(np.float64) ** 2)
     assert abs(energy - 1) < 1e-6
+
+
+@pytest.fixture(scope='module')
+def full_size():
+  """Bases of the 256 x 256 configs, and a batch for them."""
+  shape = (256, 256)
+  made = {'cosine': bases.cosine(shape), 'reflect': bases.blur(shape, 1.0)}
+  return {**made, 'zero': bases.blur(shape, 1.0, 'zero')}, random(2, *shape, 3)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'reflect', 'zero'])
+def test_full_size_in_float32(full_size, name):
+  basis, x = full_size[0][name], full_size[1]
+  with jax.enable_x64(False):
+    for factor in basis.factors:
+      u = jnp.asarray(factor, jnp.float32)
+      gram = jnp.matmul(u.T, u, precision='highest')
+      assert np.abs(np.asarray(gram) - np.eye(256)).max() < 1e-6
+    np.testing.assert_array_equal(np.sort(basis.ranks, axis=None), np.arange(256**2))
+    x = jnp.asarray(x, jnp.float32)
+    program = jax.jit(lambda x: basis.synthesize(basis.analyze(x))).lower(x).compile()
+    np.testing.assert_allclose(program(x), x, atol=5e-6)
+    # Some copies of the batch; a dense U would be 16 GiB.
+    assert program.memory_analysis().temp_size_in_bytes < 8 * x.nbytes
+    if name == 'cosine':
+      exact = scipy.fft.dctn(np.asarray(x, np.float64), axes=(1, 2), norm='ortho')
+      np.testing.assert_allclose(basis.analyze(x), exact, atol=1e-6 * np.abs(exact).max())
+
+
+def test_ranks_mean_the_same_everywhere(full_size):
+  # A trained model's bands are ranks: whatever computes them must give these.
+  digests = {
+    name: zlib.crc32(basis.ranks.astype('<i4').tobytes()) for name, basis in full_size[0].items()
+  }
+  assert digests == {'cosine': 0x4382ED78, 'reflect': 0x6A706C99, 'zero': 0x33871D7E}
+  # Nor do they hang on the last digits of the eigenvalues, in which libraries differ.
+  blur = scipy.linalg.toeplitz(np.exp(-0.5 * np.arange(256) ** 2.0))
+  noise = np.random.default_rng(0).normal(size=256)
+  logs = np.log(np.linalg.eigvalsh(blur)[::-1]) + 1e-13 * noise
+  keys = -np.round(logs[:, None] + logs, 9).ravel()
+  places = np.argsort(keys, kind='stable')
+  np.testing.assert_array_equal(full_size[0]['zero'].ranks.ravel()[places], np.arange(256**2))
 
 
 def test_pixel_basis_is_the_identity():

@@ -133,6 +133,7 @@ def test_resampling_and_keeping(base):
   kept = base.analyze(latents.keep(base, z, 10))
   np.testing.assert_allclose(kept, jnp.where(chosen, 0, base.analyze(z)), atol=1e-12)
   np.testing.assert_allclose(latents.keep(base, z, 60), z, atol=1e-12)
+  np.testing.assert_array_equal(latents.keep(base, z, 0), np.zeros_like(z))
 
 
 def test_what_is_not_there_is_named():
@@ -147,8 +148,9 @@ def test_what_is_not_there_is_named():
     latents.traverse(base, z, 0, 2, np.zeros(1))
   with pytest.raises(ValueError, match=r'band \[60, 61\)'):
     latents.traverse(base, z, 60, 0, np.zeros(1))
-  with pytest.raises(ValueError, match='band'):
-    latents.keep(base, z, 0)
+  for count in (-1, 61):
+    with pytest.raises(ValueError, match=f'{count} components kept: there are 0 to 60'):
+      latents.keep(base, z, count)
 
 
 def test_edits_are_compiled_and_work_on_pairs():

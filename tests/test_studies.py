@@ -1,16 +1,12 @@
 """The experiments that end in results.csv, figure.png and report.html, on hardly trained models."""
 
-import base64
 import csv
-import html.parser
 import itertools
-import re
 import sys
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from experiments import (
   command,
@@ -24,15 +20,7 @@ from experiments import (
 from gdm_jax import main
 from gdm_jax.evaluation.evaluator import KEYS, VALUES
 from tests import runs
-
-FAST = ('features=pixels', 'seeds=0-29')
-
-
-def trained(tmp_path_factory, config, *overrides):
-  workdir = tmp_path_factory.mktemp(config) / 'run'
-  arguments = runs.arguments(workdir, *overrides, steps=2, config=config)
-  assert main.main(['', *arguments]) == 0
-  return workdir
+from tests.experiments import FAST, check_report, rows, start, trained
 
 
 @pytest.fixture(scope='module')
@@ -43,49 +31,6 @@ def blockwise(tmp_path_factory):
 @pytest.fixture(scope='module')
 def groupings(tmp_path_factory):
   return trained(tmp_path_factory, 'digits_groupings')
-
-
-def start(module, monkeypatch, config, workdir, *flags, trained=True):
-  """The command of an experiment, here in this process."""
-  fast = [f'--config.evaluation.{key}' for key in FAST]
-  argv = ['', f'--config={runs.ROOT}/configs/{config}.py', f'--workdir={workdir}', *runs.TINY]
-  monkeypatch.setattr(sys, 'argv', [*argv, *fast, *flags])
-  command.start(module.run, module.__doc__, trained)
-
-
-def rows(workdir, name):
-  with (workdir / name / 'results.csv').open(newline='') as f:
-    return list(csv.DictReader(f))
-
-
-class Open(html.parser.HTMLParser):
-  """Keeps account of the tags that are open."""
-
-  def left(self, page):
-    self.tags = []
-    self.feed(page)
-    return self.tags
-
-  def handle_starttag(self, tag, attrs):
-    if tag not in ('meta', 'img'):
-      self.tags.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.tags.pop() == tag
-
-
-def check_report(folder, *words):
-  """The page stands alone: no reference leaves it, its picture is figure.png, and it is closed."""
-  page = (folder / 'report.html').read_text()
-  assert Open().left(page) == []
-  assert not re.search(r'(src|href)="(?!data:)', page)
-  assert 'http-equiv' not in page
-  (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-  assert base64.b64decode(picture) == (folder / 'figure.png').read_bytes()
-  width, height = Image.open(folder / 'figure.png').size
-  assert min(width, height) > 300
-  for word in words:
-    assert word in page
 
 
 def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatch, capsys):

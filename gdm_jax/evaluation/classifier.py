@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from gdm_jax import figures
 from gdm_jax.config import ConfigError
@@ -40,6 +40,12 @@ class Classifier(nn.Module):
       x = nn.relu(nn.Conv(width, (3, 3), strides, precision='highest', name=f'conv{i}')(x))
     features = x.mean((1, 2))
     return features, nn.Dense(self.classes, precision='highest', name='logits')(features)
+
+
+def classes(params: dict, features: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
+  """What the classifier takes images for, by their features."""
+  logits = params['logits']
+  return (features @ np.asarray(logits['kernel']) + np.asarray(logits['bias'])).argmax(-1)
 
 
 def train(source: Source, seed: int = 0) -> tuple[dict, float]:

@@ -19,7 +19,8 @@ from gdm_jax.evaluation.summary import Collector, Scores
 
 SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'solver', 'guidance', 'labels', 'seeds')
 AGAINST = ('features', 'identity', 'data', 'split')
-KEYS = ('checkpoint', 'parameters', *SAMPLED, *AGAINST)
+MODEL = ('checkpoint', 'parameters')
+KEYS = (*MODEL, *SAMPLED, *AGAINST)
 VALUES = (
   *('metric', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'),
   *('images', 'real', 'compared', 'evaluations', 'trained_images'),
@@ -69,23 +70,9 @@ class Evaluator:
 
   def key(self, config: ConfigDict, weights: Weights) -> dict[str, str]:
     """What tells an evaluation from another: the columns KEYS. `config.sampling` says how."""
-    c = config.sampling
-    name, order = build.order_of(config, self._system.strategies)
-    cuts = c.cuts or self._system.strategies[name].cuts or ()
-    values = {
-      'checkpoint': weights.step,
-      'parameters': weights.digest,
-      'strategy': name,
-      'order': _joined(order),
-      'cuts': _joined(cuts),
-      'steps': _joined(c.steps),
-      'solver': c.solver,
-      'guidance': c.guidance,
-      'labels': _joined(c.labels),
-      'seeds': config.evaluation.seeds,
-      **{key: self.about[key] for key in AGAINST},
-    }
-    return {key: str(value) for key, value in values.items()}
+    about = {key: str(self.about[key]) for key in AGAINST}
+    sampled = settings(config, self._system, weights)
+    return {**sampled, 'seeds': config.evaluation.seeds, **about}
 
   def __call__(
     self,
@@ -146,6 +133,25 @@ class Evaluator:
         self._system, self._shape, solver, self._mesh, guidance
       )
     return self._generators[solver, guidance]
+
+
+def settings(config: ConfigDict, system: System, weights: Weights) -> dict[str, str]:
+  """Which model, sampled how: the columns MODEL and SAMPLED. Raises ConfigError."""
+  c = config.sampling
+  name, order = build.order_of(config, system.strategies)
+  values = {
+    'checkpoint': weights.step,
+    'parameters': weights.digest,
+    'strategy': name,
+    'order': _joined(order),
+    'cuts': _joined(c.cuts or system.strategies[name].cuts or ()),
+    'steps': _joined(c.steps),
+    'solver': c.solver,
+    'guidance': c.guidance,
+    'labels': _joined(c.labels),
+    'seeds': c.seeds,
+  }
+  return {key: str(value) for key, value in values.items()}
 
 
 def cells(workdir: pathlib.Path) -> Cells:

@@ -1,0 +1,104 @@
+"""Fig. 6 and 8: one element of the latents at a time, from -3 to 3, of generated and real images.
+
+  python -m gdm_jax.main --config=configs/digits_frequency.py --config.data.split=train[:80%]
+  python -m experiments.latent_traversal --config=configs/digits_frequency.py \\
+    --config.evaluation.split=train[80%:] --config.sampling.steps=32
+
+Sets the element of each of edit.ranks (of edit.channel) to each of edit.strengths, in the latents
+of --images generated images. `distance` is how far the features move, 1 being the distance between
+two of the images; `changed` the share that the classifier takes for another class; `common` how
+much of the motion all images share: the length of their mean displacement, over its root mean
+square, 1 if an element moves every image alike and near 0 if each goes its own way. figure.png has
+--shown generated images (Fig. 6), real.png as many real ones of evaluation.split (Fig. 8),
+distance.png all. The paper picks elements of the lowest band that turn azimuth, hair or gender.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from experiments import command
+from experiments.subject import Subject, distance, edit, share
+from gdm_jax import editing, figures, latents
+from gdm_jax.config import naming
+
+VALUES = ('distance', 'common', 'changed', 'changed_error')
+
+
+def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
+  """Measures, draws and reports. Raises ConfigError for a rank or channel that is not there."""
+  keys = ('images', 'channel', 'rank', 'strength')
+  subject = Subject('latent_traversal', config, workdir, keys, VALUES)
+  basis, c = subject.basis, subject.config.edit
+  z = subject.noise(0, images)
+  with naming('edit.ranks, edit.channel', (c.ranks, c.channel)):
+    for rank in c.ranks:
+      latents.traverse(basis, z[:1], rank, c.channel, np.zeros(1))
+
+  @functools.cache
+  def unchanged():
+    seen = subject.perceive(subject.decode(z))
+    return seen, distance(seen, np.roll(seen, 1, axis=0))
+
+  def measure(rank, strength):
+    was, apart = unchanged()
+    at = np.asarray([strength])
+    moved = edit(lambda p: latents.traverse(basis, p, rank, c.channel, at)[0], z)
+    found = subject.perceive(subject.decode(moved))
+    far = distance(found, was)
+    together = float(np.linalg.norm((found - was).mean(0)))
+    values = {
+      **dict.fromkeys(VALUES, ''),
+      'distance': far / apart,
+      'common': together / far if far else 0.0,
+    }
+    if subject.classified:
+      changed = share(subject.classes(found) != subject.classes(was))
+      values['changed'], values['changed_error'] = changed
+    return values
+
+  common = {'images': images, 'channel': c.channel}
+  rows = {
+    rank: [
+      subject.cell(functools.partial(measure, rank, v), rank=rank, strength=v, **common)
+      for v in c.strengths
+    ]
+    for rank in c.ranks
+  }
+  plot = subject.results / 'distance.png'
+  lines = {
+    f'rank {rank}': [(float(row['strength']), float(row['distance'])) for row in line]
+    for rank, line in rows.items()
+  }
+  figures.plot_lines(
+    plot, lines, xlabel='value of the element', ylabel='distance of features, of two images = 1'
+  )
+  ways = functools.partial(
+    editing.traverse, basis, ranks=c.ranks, channel=c.channel, values=c.strengths
+  )
+  few = subject.some(shown)
+  generated = ways(z[:shown], [f'seed {seed}' for seed in range(shown)])
+  real = ways(subject.encode(subject.real(few)[0]), subject.names(few))
+  pictures = subject.sheet('figure', generated), subject.sheet('real', real), plot
+  table = [
+    {'rank': rank, **{row['strength']: told(row) for row in line}} for rank, line in rows.items()
+  ]
+  said = [
+    f'{images} generated images; at each value of the element, how far the features '
+    f'({subject.features.name}) move / how much of that all images share'
+    + ' / how many change their class.'
+    * subject.classified,
+    f'real.png: {subject.about}.',
+  ]
+  subject.report(__doc__, table, said, pictures, [row for line in rows.values() for row in line])
+
+
+def told(row: dict[str, str]) -> str:
+  """A cell of the table."""
+  found = [f'{float(row[key]):.2f}' for key in ('distance', 'common')]
+  return ' / '.join([*found, f'{float(row["changed"]):.0%}'] if row['changed'] else found)
+
+
+if __name__ == '__main__':
+  command.start(run, __doc__)

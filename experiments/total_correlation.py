@@ -1,0 +1,143 @@
+"""Remark 4.1: whether the latents of real images are independent, as those of an exact model are.
+
+  python -m gdm_jax.main --config=configs/digits_frequency.py --config.data.split=train[:80%]
+  python -m experiments.total_correlation --config=configs/digits_frequency.py \\
+    --config.evaluation.split=train[80%:]
+
+Encodes --images real images of evaluation.split (0: all), and takes the --ranks lowest components
+of all channels (0: all) in the basis. The total correlation of Gaussians of their correlation
+matrix R, -ln det R / 2 nats, sees what is linear of their dependence; of n independent ones it is
+not 0 but has a mean and a deviation that are known exactly, since det R is a product of independent
+beta variables. `excess` is what is above that mean. Marginals: the share of components that a
+Kolmogorov-Smirnov test tells from N(0, 1) at 5% (of right ones 5%), the mean and the largest
+distance of their deviations from 1, and mean excess kurtosis. Beside the latents: the data, their
+rounding undone by uniform noise since a pixel that is always 0 would make R singular, and white
+noise as a check. figure.png shows R of data and latents, and their quantiles against the normal's.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from scipy import special, stats
+
+from experiments import command
+from experiments.subject import Subject
+from gdm_jax.config import ConfigError
+
+VALUES = (
+  *('total_correlation', 'independent', 'deviation', 'excess', 'excess_deviations'),
+  *('not_normal', 'scale_error', 'largest_scale_error', 'kurtosis'),
+)
+LEVEL = 0.05  # of the test of the marginals
+
+
+def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
+  """Measures, draws and reports. Raises ConfigError where images are no more than components."""
+  keys = 'images', 'ranks', 'of'
+  subject = Subject('total_correlation', config, workdir, keys, VALUES, perceived=False)
+  n, ranks = images or len(subject.source), ranks or subject.basis.ranks.size
+  size = ranks * subject.config.data.shape[-1]
+  if not size < n - 1:
+    raise ConfigError(
+      f'{n} images of {subject.about} cannot tell the correlation of {size} components: '
+      f'--ranks must be below {(n - 1) // subject.config.data.shape[-1]}'
+    )
+  low = np.asarray(subject.basis.ranks) < ranks
+
+  def coefficients(x):
+    c = subject.basis.analyze(np.asarray(x, np.float32))
+    return np.asarray(c, np.float64)[:, low].reshape(n, size)
+
+  @functools.cache
+  def components():
+    x, _ = subject.real(subject.some(n))
+    z = subject.encode(x)
+    rounding = subject.source.bin_width * (np.random.default_rng(0).random(x.shape) - 0.5)
+    return {
+      'data': coefficients(x + rounding),
+      'latents': coefficients(getattr(z, 'x', z)),
+      'noise': coefficients(subject.noise(0, n)),
+    }
+
+  rows = [
+    subject.cell(lambda of=of: describe(components()[of]), images=n, ranks=ranks, of=of)
+    for of in ('data', 'latents', 'noise')
+  ]
+  picture = subject.results / 'figure.png'
+  draw(picture, components())
+  table = [{'of': row['of'], **{key: row[key] for key in VALUES}} for row in rows]
+  data, latents, _ = ({key: float(row[key]) for key in VALUES} for row in rows)
+  said = [
+    f'{size} components of {n} images of {subject.about}. Independent ones would have a total '
+    f'correlation of {latents["independent"]:.3g} ± {latents["deviation"]:.2g} nats for so many '
+    f'images; the data have {data["total_correlation"]:.3g}, the latents '
+    f'{latents["total_correlation"]:.3g}: {latents["excess"] / data["excess"]:.1%} of the excess '
+    'is left.'
+  ]
+  subject.report(__doc__, table, said, [picture], rows)
+
+
+def describe(c: Float[np.ndarray, 'n d']) -> dict[str, float]:
+  """VALUES of n examples of d components."""
+  found = total_correlation(c)
+  mean, deviation = if_independent(*c.shape)
+  scale = np.abs(c.std(axis=0, ddof=1) - 1)
+  tested = stats.kstest(c, 'norm', axis=0).pvalue
+  return {
+    'total_correlation': found,
+    'independent': mean,
+    'deviation': deviation,
+    'excess': found - mean,
+    'excess_deviations': (found - mean) / deviation,
+    'not_normal': float(np.mean(tested < LEVEL)),
+    'scale_error': float(scale.mean()),
+    'largest_scale_error': float(scale.max()),
+    'kurtosis': float(np.mean(stats.kurtosis(c, axis=0, bias=False))),
+  }
+
+
+def total_correlation(c: Float[np.ndarray, 'n d']) -> float:
+  """-ln det R / 2, in nats, of the correlation matrix R of n > d examples of d components."""
+  return float(-np.linalg.slogdet(np.corrcoef(c, rowvar=False))[1] / 2)
+
+
+def if_independent(n: int, d: int) -> tuple[float, float]:
+  """Mean and deviation of `total_correlation` for n examples of d independent normal components.
+
+  det R of n examples is a product of independent Beta((n - 1 - i) / 2, i / 2), i = 1..d-1
+  (Anderson, An Introduction to Multivariate Statistical Analysis, Section 9.3).
+  """
+  i = np.arange(1, d)
+  half = (n - 1) / 2
+  mean = (special.digamma(half) - special.digamma(half - i / 2)).sum() / 2
+  variance = (special.polygamma(1, half - i / 2) - special.polygamma(1, half)).sum() / 4
+  return float(mean), float(np.sqrt(variance))
+
+
+def draw(file: pathlib.Path, components: dict[str, Float[np.ndarray, 'n d']]):
+  """Correlations of data and latents, by rank; quantiles of all their components."""
+  figure, axes = plt.subplots(1, 3, figsize=(12, 4), dpi=120, layout='constrained')
+  for axis, name in zip(axes, ('data', 'latents'), strict=False):
+    c = components[name]
+    r = np.corrcoef(c, rowvar=False)
+    np.fill_diagonal(r, 0)
+    image = axis.imshow(r, cmap='RdBu', vmin=-0.5, vmax=0.5)
+    axis.set_title(f'{name}: correlations, the diagonal left out')
+  figure.colorbar(image, ax=axes[:2].tolist(), shrink=0.8)
+  for name, c in components.items():
+    values = np.sort(c.ravel())
+    levels = (np.arange(len(values)) + 0.5) / len(values)
+    places = np.unique(np.linspace(0, len(values) - 1, 500).astype(int))
+    axes[2].plot(special.ndtri(levels[places]), values[places], label=name)
+  axes[2].axline((0, 0), slope=1, color='black', lw=0.8, ls='--')
+  axes[2].set(xlabel='quantile of N(0, 1)', ylabel='quantile of all components')
+  axes[2].legend()
+  figure.savefig(file)
+  plt.close(figure)
+
+
+if __name__ == '__main__':
+  command.start(run, __doc__)
