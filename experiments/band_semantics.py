@@ -6,12 +6,13 @@
 
 (a) Fixes the n lowest components of a latent, per channel, and draws the others anew: the
 perceptual variance E || phi(x) - E phi(x) ||^2 of --variants images, the mean over --fixed latents,
-phi the evaluation.features (the paper's are vgg19), relative to that with nothing fixed; and the
-share of images of their group's most frequent class. (b) Rebuilds --reconstructed real images of
-evaluation.split from their n lowest latents, the others 0: how far features and pixels are from the
-originals', and how often the class is the same. figure.png is (a), reconstruction.png (b). In the
-paper 400 to 700 components of 4,096 fixed give semantically consistent images, and [0, 500] of
-65,536 rebuild a face. --counts are the n, by default the powers of two and the bands' edges.
+phi the evaluation.features (the paper's are of VGG-19; vgg19 here are means of its relu5_4 over
+positions); and `agreement`, how often two of the variants are of the same class. (b) Rebuilds
+--reconstructed real images of evaluation.split from their n lowest latents, the others 0: how far
+features and pixels are from the originals', and how often the class is the `same`. figure.png has
+both, reconstruction.png --shown images of (b). In the paper 400 to 700 components of 4,096 fixed
+give semantically consistent images, and [0, 500] of 65,536 rebuild a face. --counts are the n, by
+default the powers of two and the bands' edges.
 """
 
 import functools
@@ -21,11 +22,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments import command
-from experiments.subject import Subject, consistency, distance, edit, share, variance
+from experiments.subject import Subject, agreement, check_counts, distance, edit, share, variance
 from gdm_jax import editing, figures, latents
 from gdm_jax.config import ConfigError
 
-VALUES = ('variance', 'consistent', 'distance', 'pixels', 'same', 'same_error')
+VALUES = ('variance', 'agreement', 'distance', 'pixels', 'same', 'same_error')
 COLUMNS = 9  # of reconstruction.png, about
 
 
@@ -40,8 +41,11 @@ def run(
   shown: int = 4,
 ):
   """Measures, draws and reports. Raises ConfigError for wrong counts."""
+  check_counts(2, fixed=fixed, variants=variants, reconstructed=reconstructed)
+  check_counts(1, shown=shown)
   sizes = {'fixed': fixed, 'variants': variants, 'reconstructed': reconstructed}
   subject = Subject('band_semantics', config, workdir, (*sizes, 'count'), VALUES)
+  subject.check_ranks()
   basis, chosen = subject.basis, parse(counts, subject)
 
   @functools.cache
@@ -65,7 +69,7 @@ def run(
       'pixels': float(np.sqrt(((rebuilt - x) ** 2).mean())),
     }
     if subject.classified:
-      values['consistent'] = consistency(subject.classes(seen).reshape(fixed, variants))
+      values['agreement'] = agreement(subject.classes(seen).reshape(fixed, variants))
       values['same'], values['same_error'] = share(subject.classes(found) == subject.classes(was))
     return values
 
@@ -75,8 +79,15 @@ def run(
   columns = sorted({*chosen[:: -(-len(chosen) // COLUMNS)], chosen[-1]})
   lines = editing.keep(basis, z, subject.names(few), columns)
   pictures = draw(subject, rows), subject.sheet('reconstruction', lines)
-  table = [{'lowest components': row['count'], **{k: row[k] for k in VALUES}} for row in rows]
   first = float(rows[0]['variance'])
+  table = [
+    {
+      'lowest components': row['count'],
+      'relative variance': f'{float(row["variance"]) / first:.3f}',
+      **{key: row[key] for key in VALUES},
+    }
+    for row in rows
+  ]
   half = next(int(row['count']) for row in rows if float(row['variance']) <= first / 2)
   said = [
     f'Perceptual variance of {subject.features.name} features; {half} of {basis.ranks.size} '
@@ -113,7 +124,7 @@ def draw(subject: Subject, rows: Sequence[dict[str, str]]) -> pathlib.Path:
   }
   if subject.classified:
     lines |= {
-      'fixed: in the class most frequent among variants': line('consistent'),
+      'fixed: two variants of the same class': line('agreement'),
       'rebuilt: in the class of the original': line('same'),
     }
   file = subject.results / 'figure.png'

@@ -11,6 +11,7 @@ an image on a CPU. A basis that was measured on this device is not measured agai
 """
 
 import functools
+import math
 import pathlib
 import statistics
 import time
@@ -20,16 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command, report
+from experiments.subject import check_counts
 from gdm_jax import basis as bases
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
-from gdm_jax.config import ConfigError
+from gdm_jax.build import System
+from gdm_jax.config import ConfigError, naming
 from gdm_jax.evaluation.cells import Cells
 
 REPEATS = 7
-KEYS = 'basis', 'sigma', 'shape', 'batch', 'device'
+KEYS = 'basis', 'sigma', 'shape', 'batch', 'parameters', 'dtype', 'device'
 VALUES = (
-  *('orthogonality', 'seconds', 'network_seconds', 'share'),
+  *('orthogonality_error', 'seconds', 'network_seconds', 'share'),
   *('flop', 'network_flop', 'flop_share', 'temporary_mib', 'dense_mib'),
 )
 
@@ -39,19 +42,24 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
   *grid, _ = shape = config.data.shape
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
-  sigma = config.basis.sigma
-  found = {
-    'cosine': bases.cosine(grid),
-    'blur, reflect': bases.blur(grid, sigma),
-    'blur, zero': bases.blur(grid, sigma, 'zero'),
-  }
+  check_counts(1, batch=batch, shown=shown)
+  shown, sigma, said = min(shown, math.prod(grid)), config.basis.sigma, []
+  with naming('basis.sigma', sigma):
+    found = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
+  try:
+    found['blur, zero'] = bases.blur(grid, sigma, 'zero')
+  except ValueError as error:
+    said.append(f'The blur with a zero boundary is left out: {error}.')
   folder = workdir / 'bases'
   cells, rows = Cells(folder / 'results.csv', KEYS, VALUES), []
-  network = functools.cache(lambda: network_cost(config, batch))
+  system = build.system(config)
+  network = functools.cache(lambda: network_cost(config, system, batch))
+  weights = jax.tree.leaves(jax.eval_shape(system.init, jax.random.key(0)))
   for name, basis in found.items():
     key = {
       **{'basis': name, 'sigma': sigma, 'shape': 'x'.join(map(str, shape)), 'batch': batch},
-      'device': jax.devices()[0].device_kind,
+      **{'parameters': sum(x.size for x in weights), 'dtype': config.model.dtype},
+      'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
     if key not in cells:
       measured = {**cost(basis, (batch, *shape)), **network()}
@@ -67,13 +75,11 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
   ]
   figures.sheet(picture, lines)
   table = [{'basis': row['basis'], **{key: row[key] for key in VALUES}} for row in rows]
-  said = [
+  said += [
     f'The {shown} lowest basis images of {grid[0]} x {grid[1]}, each scaled to its largest value; '
     f'U^T and U together beside a forward pass of the network, {batch} at once.'
   ]
-  page = folder / 'report.html'
-  report.write(page, __doc__, table, said, [picture], rows, config)
-  print(report.text(table), *said, f'see {page}', sep='\n')
+  report.tell(folder, __doc__, table, said, [picture], rows, config)
 
 
 def lowest(basis: Basis, count: int) -> list[np.ndarray]:
@@ -94,7 +100,7 @@ def cost(basis: Basis, shape: tuple[int, ...]) -> dict[str, float]:
   x = jax.random.normal(jax.random.key(0), shape)
   size = basis.ranks.size
   return {
-    'orthogonality': orthogonality(basis),
+    'orthogonality_error': orthogonality_error(basis),
     'seconds': seconds(lambda: program(x)),
     'flop': program.cost_analysis()['flops'],
     'temporary_mib': program.memory_analysis().temp_size_in_bytes / 2**20,
@@ -102,9 +108,8 @@ def cost(basis: Basis, shape: tuple[int, ...]) -> dict[str, float]:
   }
 
 
-def network_cost(config, batch: int) -> dict[str, float]:
+def network_cost(config, system: System, batch: int) -> dict[str, float]:
   """A forward pass of the config's network, parameters as they are initialised."""
-  system = build.system(config)
   params = jax.jit(system.init)(jax.random.key(0))
   alpha = jnp.full((batch, system.process.grouping.num_groups), 0.5)
   x = jnp.zeros((batch, *config.data.shape))
@@ -115,7 +120,7 @@ def network_cost(config, batch: int) -> dict[str, float]:
   }
 
 
-def orthogonality(basis: Basis) -> float:
+def orthogonality_error(basis: Basis) -> float:
   """The largest entry of U^T U - I in float32, from the Gram matrices of the axes alone."""
   products = [
     np.asarray(jnp.matmul(f.T, f, precision='highest'), np.float64)

@@ -2,8 +2,9 @@
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gdm_jax import main
 from gdm_jax.config import ConfigError
@@ -29,8 +30,8 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
   own, rest = parser.parse_known_args(sys.argv[1:] or ['--help'])
   argv = [sys.argv[0], *rest]
   try:
-    config, workdir = main.parse(argv)[:2]
-    main.split_cpu(config.cpu_devices)
+    config, workdir, *_ = asked = main.parse(argv)
+    main.prepare(asked)
     if trained:
       adopt_model(config, workdir, main.overridden(argv))
     more = (rest,) if 'arguments' in parameters else ()
@@ -41,6 +42,14 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
     _fail(error, 1)
   except KeyboardInterrupt:
     _fail('interrupted; run the same command again to go on', 130)
+
+
+def refuse(arguments: Sequence[str], *keys: str):
+  """Raises ConfigError where the arguments set keys that an experiment sets itself."""
+  for key in keys:
+    for argument in arguments:
+      if re.match(rf'--?config\.{re.escape(key)}[.=]', argument):
+        raise ConfigError(f'{argument}: the experiment sets {key} itself')
 
 
 def overridden() -> set[str]:

@@ -3,7 +3,7 @@
   python -m gdm_jax.main --config=configs/digits_frequency.py
   python -m gdm_jax.main --config=configs/digits_frequency.py --workdir=runs/digits_whole \\
     --config.strategies.main.grouping=whole --config.strategies.main.groups= \\
-    --config.strategies.main.order=0
+    --config.strategies.main.order=0 --config.strategies.main.cuts=
   python -m experiments.generation_process --config=configs/digits_frequency.py \\
     --models=runs/digits_whole
 
@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 
 from experiments import command, report, study
+from experiments.subject import check_counts, check_finite
 from gdm_jax import build, editing, figures, generate, sampling
 from gdm_jax.basis import Basis
 from gdm_jax.evaluation import evaluator
@@ -36,8 +37,18 @@ from gdm_jax.latents import Mask
 ROWS = 32  # of a table that are looked at, about
 COLUMNS = 9  # of them in figure.png
 KEYS = (
-  *('model', *evaluator.MODEL, 'strategy', 'order', 'cuts', 'steps', 'solver', 'guidance'),
-  *('images', 'row', 'band'),
+  *(
+    'model',
+    *evaluator.MODEL,
+    'strategy',
+    'order',
+    'cuts',
+    'steps',
+    'solver',
+    'guidance',
+    'labels',
+  ),
+  *('basis', 'images', 'row', 'band'),
 )
 VALUES = ('done',)
 
@@ -46,15 +57,19 @@ Points = Float[np.ndarray, 'rows n *grid c']
 
 def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, shown: int = 1):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  check_counts(2, images=images)
+  check_counts(1, shown=shown)
   found = study.Study('generation_process', workdir, KEYS, VALUES)
   own = build.system(config)
   bands = editing.masks(own, build.order_of(config, own.strategies)[0])
   others = study.paths(models, workdir) if models else []
   lines, rows = [], {}
   for model in found.models(config, [*others, workdir]):
+    settle(model, len(bands))
     key = {
       'model': model.name,
       **evaluator.settings(model.config, model.system, model.weights),
+      'basis': '-'.join(str(value) for value in config.basis.values()),
       'images': images,
     }
     numbers = rows_of(model)
@@ -85,9 +100,17 @@ def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, sh
     f'{images} images from the same latents.'
   ]
   every = [row for some in rows.values() for row in some]
-  page = found.folder / 'report.html'
-  report.write(page, __doc__, table, said, pictures, every, model.config)
-  print(report.text(table), *said, f'see {page}', sep='\n')
+  report.tell(found.folder, __doc__, table, said, pictures, every, model.config)
+
+
+def settle(model: study.Model, groups: int):
+  """Takes from the config's sampling what is for another number of groups than the model's."""
+  c = model.config.sampling
+  if c.strategy not in model.system.strategies:
+    c.strategy = ''
+  name, strategy = c.strategy or next(iter(model.system.strategies)), model.system.strategies
+  if strategy[name].num_groups != groups:
+    c.update(order=(), cuts=(), steps=(sum(c.steps),))
 
 
 def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
@@ -108,7 +131,7 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
 
   params, rows = model.weights.params, rows_of(model)
   states = generator.states(params, table, seeds, labels=labels, piece=_piece(table))
-  points = [generator.gather(x, count) for x in states]
+  points = [check_finite(generator.gather(x, count)) for x in states]
   mean = np.broadcast_to(points[-1].mean(0), points[-1].shape)
   guesses = []
   for x, row in zip(points, rows, strict=True):
@@ -167,8 +190,7 @@ def draw(file: pathlib.Path, rows: dict[str, list[dict[str, str]]]):
     axis.set(title=name, xlabel='steps', ylabel='share of the band decided', ylim=(-0.1, 1.05))
     axis.grid(alpha=0.3)
     axis.legend()
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 if __name__ == '__main__':

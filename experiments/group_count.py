@@ -75,8 +75,7 @@ def run(
   table = report.by_budget(metric, cells, each)
   said = [best_at(statistics, n) for n in each if any(n in line for line in statistics.values())]
   said.append(study.over_what(every))
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
-  print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def best_at(statistics, budget: int) -> str:

@@ -52,8 +52,7 @@ def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   said = [f'From low to high {metric}: {", ".join(ranking)}.', study.over_what(every)]
   if set(ranking) == set(PAPER):
     said.append(f'In the paper: {", ".join(sorted(PAPER, key=PAPER.get))}.')
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
-  print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def label(model: study.Model, name: str) -> str:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
-from experiments.subject import Subject, distance, edit, share
+from experiments.subject import Subject, check_counts, distance, edit, share
 from gdm_jax import editing, latents
 
 VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'pixels')
@@ -29,6 +29,8 @@ VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'p
 
 def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  check_counts(2, pairs=pairs)
+  check_counts(1, shown=shown)
   subject = Subject('image_mixing', config, workdir, ('pairs', 'band'), VALUES)
   originals, references = subject.pairs(pairs)
 

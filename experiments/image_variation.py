@@ -5,18 +5,20 @@
     --config.evaluation.split=train[80%:] --config.sampling.steps=32
 
 Encodes --images real images of evaluation.split, keeps the first band, the first two and so on, and
-decodes each with --variants new sets of the other latents: `variance` is the perceptual variance of
-an image's variants, the mean over images, `distance` how far their features are from the image's,
-and `same` the share that the classifier takes for the image's class. The figure shows --shown of
-them. In the paper, with [0, 100] kept the overall appearance differs, with [0, 500] fine detail.
+decodes each with --variants new sets of the other latents (their noise has the seeds 0, 1, ...):
+`variance` is the perceptual variance of an image's variants, the mean over images, `distance` how
+far their features are from the image's, and `same` the share that the classifier takes for the
+image's class. The figure shows --shown of them. In the paper, with [0, 100] kept the overall
+appearance differs, with [0, 500] fine detail.
 """
 
 import functools
 import pathlib
 
 from experiments import command
-from experiments.subject import Subject, distance, edit, share, variance
+from experiments.subject import Subject, check_counts, distance, edit, share, variance
 from gdm_jax import editing, latents
+from gdm_jax.config import ConfigError
 
 VALUES = ('variance', 'distance', 'same', 'same_error')
 
@@ -30,9 +32,13 @@ def run(
   shown: int = 2,
 ):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  check_counts(2, images=images, variants=variants)
+  check_counts(1, shown=shown)
   sizes = {'images': images, 'variants': variants}
   subject = Subject('image_variation', config, workdir, (*sizes, 'kept'), VALUES)
   basis, kept = subject.basis, editing.lowest(subject.masks)
+  if not kept:
+    raise ConfigError('the strategy has one group: there is nothing to keep beside the rest')
   fresh = subject.noise(0, images * variants)
 
   @functools.cache
@@ -51,7 +57,9 @@ def run(
       'distance': distance(found, was),
     }
     if subject.classified:
-      values['same'], values['same_error'] = share(subject.classes(found) == subject.classes(was))
+      values['same'], values['same_error'] = share(
+        (subject.classes(found) == subject.classes(was)).reshape(images, variants)
+      )
     return values
 
   rows = [

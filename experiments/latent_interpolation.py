@@ -4,12 +4,12 @@
   python -m experiments.latent_interpolation --config=configs/digits_frequency.py \\
     --config.sampling.steps=32
 
-Generates --pairs pairs of images from latents, and moves one band of the first of each to that of
-the second, along the great circle (edit.spherical) at edit.weights. `distance` is how far the
-features have moved, 1 being the distance between the two images, and `changed` the share of images
-that the classifier takes for another class than the first. figure.png shows --shown pairs,
-distance.png all of them. In the paper the coarsest band turns gender, azimuth or the animal's
-class, [100, 499] the expression, and the rest changes hardly anything.
+Decodes --pairs pairs of latents (of the seeds 0, 1, ...) by edit.solver, and moves one band of the
+first of each to that of the second, along the great circle (edit.spherical) at edit.weights.
+`distance` is how far the features have moved, 1 being the distance between the two images, and
+`changed` the share of images that the classifier takes for another class than the first. figure.png
+shows --shown pairs, distance.png all of them. In the paper the coarsest band turns gender, azimuth
+or the animal's class, [100, 499] the expression, and the rest changes hardly anything.
 """
 
 import functools
@@ -18,17 +18,22 @@ import pathlib
 import numpy as np
 
 from experiments import command
-from experiments.subject import Subject, distance, edit, share
+from experiments.subject import Subject, check_counts, distance, edit, share
 from gdm_jax import editing, figures, latents
+from gdm_jax.config import ConfigError
 
 VALUES = ('distance', 'changed', 'changed_error')
 
 
 def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  check_counts(1, pairs=pairs, shown=shown)
+  shown = min(shown, pairs)
   keys = ('pairs', 'spherical', 'band', 'weight')
   subject = Subject('latent_interpolation', config, workdir, keys, VALUES)
   basis, c = subject.basis, subject.config.edit
+  if not c.weights:
+    raise ConfigError('edit.weights is empty')
   z, other = subject.noise(0, pairs), subject.noise(pairs, pairs)
 
   @functools.cache
@@ -74,8 +79,8 @@ def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
   said = [
     f'{pairs} pairs of generated images, {"great circle" if c.spherical else "straight line"}; '
     f'distance of {subject.features.name} features at each weight, that of the two images being 1'
-    + ', and the share of another class than the first image.'
-    * subject.classified
+    + ', and the share of another class than the first image' * subject.classified
+    + '.'
   ]
   every = [row for line in rows.values() for row in line]
   subject.report(__doc__, table, said, pictures, every)

@@ -4,22 +4,25 @@
   python -m experiments.latent_traversal --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:] --config.sampling.steps=32
 
-Sets the element of each of edit.ranks (of edit.channel) to each of edit.strengths, in the latents
-of --images generated images. `distance` is how far the features move, 1 being the distance between
-two of the images; `changed` the share that the classifier takes for another class; `common` how
-much of the motion all images share: the length of their mean displacement, over its root mean
-square, 1 if an element moves every image alike and near 0 if each goes its own way. figure.png has
---shown generated images (Fig. 6), real.png as many real ones of evaluation.split (Fig. 8),
-distance.png all. The paper picks elements of the lowest band that turn azimuth, hair or gender.
+Sets the element of each of edit.ranks (of edit.channel) to each of edit.strengths, in --images
+latents (of the seeds 0, 1, ...), decoded by edit.solver, and compares the images with those of the
+same latents with the element at 0: `distance` is how far the features move, 1 being the distance
+between two of the images; `changed` the share that the classifier takes for another class; `common`
+how much of the motion all images share, the length of the mean displacement (the estimate is freed
+of its bias) over the root mean square: 1 if an element moves every image alike, 0 if each goes its
+own way. figure.png has --shown generated images (Fig. 6), real.png as many real ones of
+evaluation.split (Fig. 8), distance.png all. The paper picks elements of the lowest band that turn
+azimuth, hair or gender.
 """
 
 import functools
 import pathlib
 
 import numpy as np
+from jaxtyping import Float
 
 from experiments import command
-from experiments.subject import Subject, distance, edit, share
+from experiments.subject import Subject, check_counts, distance, edit, share
 from gdm_jax import editing, figures, latents
 from gdm_jax.config import naming
 
@@ -28,8 +31,12 @@ VALUES = ('distance', 'common', 'changed', 'changed_error')
 
 def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
   """Measures, draws and reports. Raises ConfigError for a rank or channel that is not there."""
+  check_counts(2, images=images)
+  check_counts(1, shown=shown)
+  shown = min(shown, images)
   keys = ('images', 'channel', 'rank', 'strength')
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
+  subject.check_ranks()
   basis, c = subject.basis, subject.config.edit
   z = subject.noise(0, images)
   with naming('edit.ranks, edit.channel', (c.ranks, c.channel)):
@@ -37,21 +44,22 @@ def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
       latents.traverse(basis, z[:1], rank, c.channel, np.zeros(1))
 
   @functools.cache
-  def unchanged():
+  def apart():
     seen = subject.perceive(subject.decode(z))
-    return seen, distance(seen, np.roll(seen, 1, axis=0))
+    return distance(seen, np.roll(seen, 1, axis=0))
+
+  @functools.cache
+  def moved(rank, strength):
+    at = np.asarray([strength])
+    edited = edit(lambda p: latents.traverse(basis, p, rank, c.channel, at)[0], z)
+    return subject.perceive(subject.decode(edited))
 
   def measure(rank, strength):
-    was, apart = unchanged()
-    at = np.asarray([strength])
-    moved = edit(lambda p: latents.traverse(basis, p, rank, c.channel, at)[0], z)
-    found = subject.perceive(subject.decode(moved))
-    far = distance(found, was)
-    together = float(np.linalg.norm((found - was).mean(0)))
+    was, found = moved(rank, 0.0), moved(rank, strength)
     values = {
       **dict.fromkeys(VALUES, ''),
-      'distance': far / apart,
-      'common': together / far if far else 0.0,
+      'distance': distance(found, was) / apart(),
+      'common': common_share(found - was),
     }
     if subject.classified:
       changed = share(subject.classes(found) != subject.classes(was))
@@ -85,13 +93,25 @@ def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
     {'rank': rank, **{row['strength']: told(row) for row in line}} for rank, line in rows.items()
   ]
   said = [
-    f'{images} generated images; at each value of the element, how far the features '
+    f'{images} generated images; at each value of the element, from 0, how far the features '
     f'({subject.features.name}) move / how much of that all images share'
     + ' / how many change their class.'
     * subject.classified,
     f'real.png: {subject.about}.',
   ]
   subject.report(__doc__, table, said, pictures, [row for line in rows.values() for row in line])
+
+
+def common_share(moves: Float[np.ndarray, 'n d']) -> float:
+  """How much of the displacements is common: the length of their mean over their root mean square.
+
+  The square of a mean of n contains 1/n of their variance, which is taken out.
+  """
+  n, square = len(moves), (moves**2).sum(-1).mean()
+  if not square:
+    return 0.0
+  mean = (moves.mean(0) ** 2).sum()
+  return float(np.sqrt(max(n * mean - square, 0) / (n - 1) / square))
 
 
 def told(row: dict[str, str]) -> str:

@@ -82,9 +82,8 @@ def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3):
     )
   said.append(study.over_what(rows[0]))
   every = [row for some in rows for row in some]
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
   shown = table if len(table) <= 10 else [*table[:5], *table[-5:]]
-  print(report.text(shown), *said, f'see {found.folder}/report.html', sep='\n')
+  report.tell(found.folder, __doc__, table, said, [picture], every, model.config, shown)
 
 
 def random_orders(k: int, count: int) -> list[tuple[int, ...]]:
@@ -195,8 +194,7 @@ def draw(file: pathlib.Path, values: np.ndarray, metric: str, processes):
     below.imshow(figures.overview(images.reshape(lines * columns, *images.shape[2:]), 48, columns))
     below.set_title(f'{title}: {"-".join(map(str, order))}')
     below.axis('off')
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 if __name__ == '__main__':

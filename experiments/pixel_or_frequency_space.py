@@ -28,6 +28,7 @@ def run(
   """Trains, measures, draws and reports. Raises ConfigError without a frequency basis."""
   if config.basis.name == 'pixel':
     raise ConfigError("basis.name = 'pixel': there is no frequency space")
+  command.refuse(arguments, 'model.space', 'seed')
   folders = {
     space: [workdir / 'trained' / f'{space}-{config.seed + i}' for i in range(seeds)]
     for space in SPACES
@@ -35,7 +36,7 @@ def run(
   for space, some in folders.items():
     for i, folder in enumerate(some):
       own = f'--config.model.space={space}', f'--config.seed={config.seed + i}'
-      study.train(config, folder, [*arguments, *own])
+      study.train(folder, [*arguments, *own])
 
   found = study.Study('pixel_or_frequency_space', workdir)
   rows: dict[str, list] = {space: [] for space in SPACES}
@@ -64,11 +65,9 @@ def run(
   said = [
     f'{metric} is lower with the network in '
     f'{min(SPACES, key=lambda space: statistics[space])} space; in the paper that is pixel space.',
-    study.over_what(every),
+    study.over_what(rows[SPACES[0]]),
   ]
-  page = found.folder / 'report.html'
-  report.write(page, __doc__, table, said, pictures, every, model.config)
-  print(report.text(table), *said, f'see {page}', sep='\n')
+  report.tell(found.folder, __doc__, table, said, pictures, every, model.config)
 
 
 def samples(model: study.Model) -> np.ndarray:

@@ -15,7 +15,7 @@ import tqdm
 from matplotlib import pyplot as plt
 
 from experiments import command, report, study
-from gdm_jax import build, solvers
+from gdm_jax import build, figures, solvers
 
 BUDGETS = (8, 16, 32, 64, 128)
 SOLVERS = tuple(name for name, solver in solvers.SOLVERS.items() if solver.order)
@@ -47,9 +47,7 @@ def run(config, workdir: pathlib.Path):
   }
   table = report.by_budget(metric, cells, BUDGETS)
   said = [f'The orders: {", ".join("-".join(map(str, order)) for order in every)}.']
-  file = found.folder / 'report.html'
-  report.write(file, __doc__, table, said, [picture], measured, model.config)
-  print(report.text(table), *said, f'see {file}', sep='\n')
+  report.tell(found.folder, __doc__, table, said, [picture], measured, model.config)
 
 
 def orders(config, system) -> list[tuple[int, ...]]:
@@ -77,8 +75,7 @@ def draw(file: pathlib.Path, rows: dict[str, dict[int, list]], metric: str):
   axes.minorticks_off()
   axes.legend()
   axes.grid(alpha=0.3, which='both')
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 if __name__ == '__main__':

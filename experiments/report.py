@@ -21,6 +21,26 @@ pre { background: #f4f4f4; padding: 0.8em; white-space: pre-wrap }
 """
 
 
+def tell(
+  folder: pathlib.Path,
+  doc: str,
+  table: Sequence[Mapping[str, object]],
+  findings: Sequence[str],
+  pictures: Sequence[pathlib.Path],
+  rows: Sequence[Mapping[str, str]],
+  config: ConfigDict,
+  shown: Sequence[Mapping[str, object]] = (),
+):
+  """Writes folder/report.html (see `write`) and prints the table and the findings; process 0 does.
+
+  shown: of the table what is printed, where all would be long.
+  """
+  if jax.process_index() == 0:
+    file = folder / 'report.html'
+    write(file, doc, table, findings, pictures, rows, config)
+    print(text(shown or table), *findings, f'see {file}', sep='\n')
+
+
 def write(
   file: pathlib.Path,
   doc: str,

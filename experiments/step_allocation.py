@@ -29,7 +29,7 @@ from matplotlib import ticker
 
 from experiments import command
 from experiments.quality_against_evaluations import orders
-from gdm_jax import allocation, build, sampling, schedule, sharding, solvers
+from gdm_jax import allocation, build, figures, sampling, schedule, sharding, solvers
 from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
@@ -151,8 +151,7 @@ def draw(rows: list[dict[str, str]], file: pathlib.Path):
     axis.grid(alpha=0.3)
   handles = axes[0].get_legend_handles_labels()[0]
   figure.legend(handles=handles, loc='outside lower center', ncols=2, frameon=False)
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.summary import Scores
 from gdm_jax.training import loop
-from gdm_jax.training.checkpoint import adopt_model, trained
+from gdm_jax.training.checkpoint import adopt_model, check_unchanged, trained
 
 COLUMNS = ('model', *evaluator.KEYS)
 
@@ -105,14 +105,17 @@ class Study:
     return found
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, arguments: Sequence[str]):
-  """Trains a model as the command line says, or goes on; exits where training does.
+def train(workdir: pathlib.Path, arguments: Sequence[str]):
+  """Trains a model as the arguments say, or goes on; exits where training does.
 
-  config: any with the duration of that; a workdir that has been trained so long is left alone.
+  A workdir that has been trained so long is left alone. Raises ConfigError for one of another
+  config.
   """
+  argv = ['', *arguments, f'--workdir={workdir}']
+  config = main.parse(argv).config
   if (workdir / 'checkpoints' / str(loop.steps(config))).is_dir():
-    return
-  if code := main.main(['', *arguments, f'--workdir={workdir}']):
+    check_unchanged(config, workdir)
+  elif code := main.main(argv):
     sys.exit(code)
 
 

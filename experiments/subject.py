@@ -19,6 +19,8 @@ from gdm_jax.basis import Basis
 from gdm_jax.config import ConfigError, naming
 from gdm_jax.evaluation import classifier, evaluator, features
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.evaluation.evaluator import EvaluationError
+from gdm_jax.evaluation.summary import everywhere
 from gdm_jax.generate import Generator
 from gdm_jax.latents import Latent, Mask
 from gdm_jax.solvers import Pair
@@ -29,6 +31,8 @@ SETTINGS = (
   *('data', 'split'),
 )
 PERCEIVED = ('features', 'identity')  # of what is seen by a network
+
+READ = 1000  # images at once, where only their labels are wanted
 
 Images = Float[np.ndarray, 'n *grid c']
 
@@ -72,7 +76,13 @@ class Subject(study.Model):
 
   @property
   def basis(self) -> Basis:
+    """What the latents are edited in."""
     return self.system.process.basis
+
+  def check_ranks(self):
+    """Raises ConfigError where ranks are no frequencies."""
+    if not self.basis.factors:
+      raise ConfigError("basis.name = 'pixel': its ranks are no frequencies; take cosine or blur")
 
   @functools.cached_property
   def features(self) -> features.Features:
@@ -100,34 +110,39 @@ class Subject(study.Model):
   def some(self, count: int) -> Int[np.ndarray, ' n']:
     """Numbers of real images, drawn with seed 0. Raises ConfigError where there are fewer."""
     if count > len(self.source):
-      raise ConfigError(f'{count} images wanted; {self._key["split"]} has {len(self.source)}')
+      raise ConfigError(
+        f'{count} images wanted: evaluation.split = {self._key["split"]!r} has {len(self.source)}'
+      )
     return np.random.default_rng(0).permutation(len(self.source))[:count]
 
   def pairs(self, count: int) -> Int[np.ndarray, '2 n']:
-    """Numbers of real images two by two, drawn with seed 0; of different classes, if there are any.
+    """Numbers of real images two by two, drawn with seed 0 and with replacement.
 
-    Raises ConfigError where there are no two such images.
+    Of different classes where there are several. Raises ConfigError where there is one image.
     """
     rng, size = np.random.default_rng(0), len(self.source)
-    a, b = rng.integers(size, size=(2, count))
-    kinds = self._labels if self.source.num_classes > 1 else (lambda numbers: numbers)
-    for _ in range(100):
-      again = kinds(a) == kinds(b)
-      if not again.any():
-        return np.stack([a, b])
-      b[again] = rng.integers(size, size=again.sum())
-    raise ConfigError(f'{self._key["split"]}: hardly any two images of different classes')
+    if size < 2:
+      raise ConfigError(f'evaluation.split = {self._key["split"]!r}: one image makes no pairs')
+    kinds = self.labels if len(np.unique(self.labels)) > 1 else np.arange(size)
+    first = rng.integers(size, size=count)
+    second = [rng.choice(np.flatnonzero(kinds != kinds[i])) for i in first]
+    return np.stack([first, second])
 
-  def _labels(self, numbers):
-    return self.source[numbers]['label']
+  @functools.cached_property
+  def labels(self) -> Int[np.ndarray, ' n']:
+    """Of all real images; 0 where they have none."""
+    if self.source.num_classes < 2:
+      return np.zeros(len(self.source), int)
+    numbers = np.arange(len(self.source))
+    parts = np.split(numbers, range(READ, len(numbers), READ))
+    return np.concatenate([self.source[part]['label'] for part in parts])
 
   def names(self, numbers: Int[np.ndarray, ' n']) -> list[str]:
     """Captions of real images: their class, where they have one, and their number."""
-    labels = self._labels(numbers) if self.source.num_classes > 1 else None
-    return [
-      f'{number}' if labels is None else f'class {labels[i]} ({number})'
-      for i, number in enumerate(numbers)
-    ]
+    if self.source.num_classes < 2:
+      return [f'{number}' for number in numbers]
+    labels = self.source[np.asarray(numbers)]['label']
+    return [f'class {label} ({n})' for label, n in zip(labels, numbers, strict=True)]
 
   @property
   def about(self) -> str:
@@ -140,20 +155,23 @@ class Subject(study.Model):
     return np.asarray(sampling.latents(seeds, tuple(self.config.data.shape)))
 
   def encode(self, x: Images) -> Images | Pair:
-    return self._generator.encode(self.weights.params, self.table, x, self.config.sampling.batch)
+    """Latents of images. Raises EvaluationError where one is not finite."""
+    batch = self.config.sampling.batch
+    return check_finite(self._generator.encode(self.weights.params, self.table, x, batch))
 
   def decode(self, z: Images | Pair) -> Images:
-    return self._generator.decode(self.weights.params, self.table, z, self.config.sampling.batch)
+    """Images of latents. Raises EvaluationError where one is not finite."""
+    batch = self.config.sampling.batch
+    return check_finite(self._generator.decode(self.weights.params, self.table, z, batch))
 
   def perceive(self, x: Images) -> Float[np.ndarray, 'n d']:
-    """Features of images, rounded to bytes. Raises EvaluationError where one is not finite."""
+    """Features of images, rounded to bytes."""
     count, found = len(x), []
     batch = -(-min(self.config.sampling.batch, count) // self.mesh.size) * self.mesh.size
     for first in range(0, count, batch):
       part = x[first : first + batch]
-      seen, finite = self.features.compiled(self.mesh)(np.resize(part, (batch, *x.shape[1:])))
-      evaluator.check_finite(np.asarray(finite)[: len(part)], np.arange(first, first + len(part)))
-      found.append(np.asarray(seen, np.float64)[: len(part)])
+      seen, _ = self.features.compiled(self.mesh)(np.resize(part, (batch, *x.shape[1:])))
+      found.append(everywhere(seen).astype(np.float64)[: len(part)])
     return np.concatenate(found)
 
   @property
@@ -180,9 +198,7 @@ class Subject(study.Model):
     rows: Sequence[Mapping[str, str]],
   ):
     """Writes report.html and says the same here."""
-    page = self.results / 'report.html'
-    report.write(page, doc, table, said, pictures, rows, self.config)
-    print(report.text(table), *said, f'see {page}', sep='\n')
+    report.tell(self.results, doc, table, said, pictures, rows, self.config)
 
 
 def edit(function: Callable[..., Latent], *z: Images | Pair) -> Images | Pair:
@@ -190,10 +206,31 @@ def edit(function: Callable[..., Latent], *z: Images | Pair) -> Images | Pair:
   return jax.tree.map(lambda *leaves: np.asarray(function(*map(jnp.asarray, leaves))), *z)
 
 
-def share(flags: Bool[np.ndarray, ' n']) -> tuple[float, float]:
-  """How many of the flags are set, and the standard error of that share."""
-  p = float(np.mean(flags))
-  return p, float(np.sqrt(p * (1 - p) / len(flags)))
+def check_finite(x: Images | Pair) -> Images | Pair:
+  """x. Raises EvaluationError where not all of it is finite."""
+  for leaf in jax.tree.leaves(x):
+    if bad := int((~np.isfinite(leaf)).any(tuple(range(1, leaf.ndim))).sum()):
+      raise EvaluationError(
+        f'{bad} of {len(leaf)} images or latents hold NaN or infinity: the model or the solver '
+        'diverged'
+      )
+  return x
+
+
+def check_counts(least: int, **flags: int):
+  """Raises ConfigError for a flag below what an experiment needs."""
+  for name, value in flags.items():
+    if value < least:
+      raise ConfigError(f'--{name}={value} must be at least {least}')
+
+
+def share(flags: Bool[np.ndarray, ' *n']) -> tuple[float, float]:
+  """How many of the flags are set, and the standard error of that.
+
+  Variants of the same image are not independent: only the n images count as such.
+  """
+  each = flags.reshape(len(flags), -1).mean(1)
+  return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
 
 
 def distance(a: Float[np.ndarray, 'n d'], b: Float[np.ndarray, 'n d']) -> float:
@@ -206,6 +243,8 @@ def variance(seen: Float[np.ndarray, 'groups variants d']) -> float:
   return float(seen.var(axis=1, ddof=1).sum(-1).mean())
 
 
-def consistency(classes: Int[np.ndarray, 'groups variants']) -> float:
-  """The share of a group's variants that are of its most frequent class, the mean over groups."""
-  return float(np.mean([np.bincount(some).max() / len(some) for some in classes]))
+def agreement(classes: Int[np.ndarray, 'groups variants']) -> float:
+  """How often two variants of a group are of the same class, unbiased, the mean over groups."""
+  size = classes.shape[1]
+  same = [np.sum(n * (n - 1)) for n in (np.bincount(some) for some in classes)]
+  return float(np.mean(same) / (size * (size - 1)))

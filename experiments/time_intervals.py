@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from experiments import command, report, study
-from gdm_jax import build
+from gdm_jax import build, figures
 from gdm_jax.config import ConfigError
 
 TRAINING = (
@@ -41,11 +41,10 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   name, order = build.order_of(config, build.system(config).strategies)
   if len(order) != len(TRAINING[0]) + 1:
     raise ConfigError(f'strategies.{name}: {len(order)} groups; the intervals are for four')
-  if any(argument.startswith('--config.strategies.') for argument in arguments):
-    raise ConfigError('the strategy is that of the config file; its cuts are those of Table 2')
+  command.refuse(arguments, 'strategies')
   for cuts in TRAINING:
     own = f'--config.strategies.{name}.cuts={",".join(map(str, cuts))}'
-    study.train(config, workdir / 'trained' / _name(cuts), [*arguments, own])
+    study.train(workdir / 'trained' / _name(cuts), [*arguments, own])
 
   found = study.Study('time_intervals', workdir)
   folders = [workdir / 'trained' / _name(cuts) for cuts in TRAINING]
@@ -73,8 +72,7 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
     f'({_name(GENERATION[j])}); in the paper it is (0.6-0.8-0.9) with (0.1-0.2-0.3). '
     f'{study.over_what(rows[0][0])} A line is a model.'
   ]
-  report.write(found.folder / 'report.html', __doc__, table, said, [picture], every, model.config)
-  print(report.text(table), *said, f'see {found.folder}/report.html', sep='\n')
+  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def draw(file: pathlib.Path, values: np.ndarray, metric: str):
@@ -89,8 +87,7 @@ def draw(file: pathlib.Path, values: np.ndarray, metric: str):
   axes.set_yticks(range(len(TRAINING)), map(_name, TRAINING))
   axes.set(xlabel='generation: t_end_4, t_end_3, t_end_2', ylabel='training')
   figure.colorbar(image, label=metric)
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 def _name(cuts):

@@ -4,15 +4,15 @@
   python -m experiments.total_correlation --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:]
 
-Encodes --images real images of evaluation.split (0: all), and takes the --ranks lowest components
-of all channels (0: all) in the basis. The total correlation of Gaussians of their correlation
-matrix R, -ln det R / 2 nats, sees what is linear of their dependence; of n independent ones it is
-not 0 but has a mean and a deviation that are known exactly, since det R is a product of independent
-beta variables. `excess` is what is above that mean. Marginals: the share of components that a
-Kolmogorov-Smirnov test tells from N(0, 1) at 5% (of right ones 5%), the mean and the largest
-distance of their deviations from 1, and mean excess kurtosis. Beside the latents: the data, their
-rounding undone by uniform noise since a pixel that is always 0 would make R singular, and white
-noise as a check. figure.png shows R of data and latents, and their quantiles against the normal's.
+Encodes --images real images of evaluation.split (0: all), their rounding undone by uniform noise as
+for the likelihood, and takes the --ranks lowest components of all channels (0: all) in the basis.
+The total correlation of Gaussians of their correlation matrix R, -ln det R / 2 nats, sees what is
+linear of their dependence; of n independent ones it is not 0 but has a mean and a deviation that
+are known exactly, since det R is then a product of independent beta variables. `excess` is what is
+above that mean. Marginals: the share of components that a Kolmogorov-Smirnov test tells from
+N(0, 1) at 5% (of right ones 5%), the mean and the largest distance of their deviations from 1, and
+mean excess kurtosis. Beside the latents: the data themselves, and white noise as a check.
+figure.png shows R of data and latents, and their quantiles against the normal's.
 """
 
 import functools
@@ -24,8 +24,11 @@ from matplotlib import pyplot as plt
 from scipy import special, stats
 
 from experiments import command
-from experiments.subject import Subject
+from experiments.subject import READ, Subject
+from gdm_jax import figures
+from gdm_jax.basis import Basis
 from gdm_jax.config import ConfigError
+from gdm_jax.evaluation.evaluator import EvaluationError
 
 VALUES = (
   *('total_correlation', 'independent', 'deviation', 'excess', 'excess_deviations'),
@@ -38,29 +41,27 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
   """Measures, draws and reports. Raises ConfigError where images are no more than components."""
   keys = 'images', 'ranks', 'of'
   subject = Subject('total_correlation', config, workdir, keys, VALUES, perceived=False)
+  subject.check_ranks()
+  channels = subject.config.data.shape[-1]
   n, ranks = images or len(subject.source), ranks or subject.basis.ranks.size
-  size = ranks * subject.config.data.shape[-1]
-  if not size < n - 1:
+  if not ranks * channels < n - 1:
     raise ConfigError(
-      f'{n} images of {subject.about} cannot tell the correlation of {size} components: '
-      f'--ranks must be below {(n - 1) // subject.config.data.shape[-1]}'
+      f'--ranks={ranks}: {n} images of {subject.about} cannot tell the correlation of {ranks} x '
+      f'{channels} components; --ranks must be at most {(n - 2) // channels}'
     )
-  low = np.asarray(subject.basis.ranks) < ranks
-
-  def coefficients(x):
-    c = subject.basis.analyze(np.asarray(x, np.float32))
-    return np.asarray(c, np.float64)[:, low].reshape(n, size)
 
   @functools.cache
   def components():
-    x, _ = subject.real(subject.some(n))
-    z = subject.encode(x)
-    rounding = subject.source.bin_width * (np.random.default_rng(0).random(x.shape) - 0.5)
-    return {
-      'data': coefficients(x + rounding),
-      'latents': coefficients(getattr(z, 'x', z)),
-      'noise': coefficients(subject.noise(0, n)),
-    }
+    numbers, width = subject.some(n), subject.source.bin_width
+    rng, found = np.random.default_rng(0), {'data': [], 'latents': [], 'noise': []}
+    for some in np.split(numbers, range(READ, n, READ)):
+      x, _ = subject.real(some)
+      x = (x + width * (rng.random(x.shape) - 0.5)).astype(np.float32)
+      z = subject.encode(x)
+      noise = rng.normal(size=x.shape).astype(np.float32)
+      for name, part in (('data', x), ('latents', getattr(z, 'x', z)), ('noise', noise)):
+        found[name].append(lowest(subject.basis, part, ranks))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
   rows = [
     subject.cell(lambda of=of: describe(components()[of]), images=n, ranks=ranks, of=of)
@@ -71,18 +72,27 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
   table = [{'of': row['of'], **{key: row[key] for key in VALUES}} for row in rows]
   data, latents, _ = ({key: float(row[key]) for key in VALUES} for row in rows)
   said = [
-    f'{size} components of {n} images of {subject.about}. Independent ones would have a total '
-    f'correlation of {latents["independent"]:.3g} ± {latents["deviation"]:.2g} nats for so many '
-    f'images; the data have {data["total_correlation"]:.3g}, the latents '
+    f'{ranks * channels} components of {n} images of {subject.about}. Independent ones would have '
+    f'a total correlation of {latents["independent"]:.3g} ± {latents["deviation"]:.2g} nats for so '
+    f'many images; the data have {data["total_correlation"]:.3g}, the latents '
     f'{latents["total_correlation"]:.3g}: {latents["excess"] / data["excess"]:.1%} of the excess '
     'is left.'
   ]
   subject.report(__doc__, table, said, [picture], rows)
 
 
+def lowest(basis: Basis, x: Float[np.ndarray, 'n *grid c'], ranks: int) -> Float[np.ndarray, 'n d']:
+  """The coefficients of the lowest ranks, by rank, those of the channels side by side."""
+  places = np.argsort(basis.ranks, axis=None)[:ranks]
+  c = np.asarray(basis.analyze(x), np.float64)
+  return c.reshape(len(x), -1, c.shape[-1])[:, places].reshape(len(x), -1)
+
+
 def describe(c: Float[np.ndarray, 'n d']) -> dict[str, float]:
   """VALUES of n examples of d components."""
   found = total_correlation(c)
+  if not np.isfinite(found):
+    raise EvaluationError('total correlation: a component never varies, or follows from others')
   mean, deviation = if_independent(*c.shape)
   scale = np.abs(c.std(axis=0, ddof=1) - 1)
   tested = stats.kstest(c, 'norm', axis=0).pvalue
@@ -135,8 +145,7 @@ def draw(file: pathlib.Path, components: dict[str, Float[np.ndarray, 'n d']]):
   axes[2].axline((0, 0), slope=1, color='black', lw=0.8, ls='--')
   axes[2].set(xlabel='quantile of N(0, 1)', ylabel='quantile of all components')
   axes[2].legend()
-  figure.savefig(file)
-  plt.close(figure)
+  figures.finish(figure, file)
 
 
 if __name__ == '__main__':

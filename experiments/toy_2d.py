@@ -128,8 +128,7 @@ def draw_paths(file: pathlib.Path, paths: dict[str, Float[np.ndarray, 'rows n 2'
   dots = axes[0].get_legend_handles_labels()[0]
   names = ['x1 moves', 'x2 moves', 'both move', 'noise', 'data']
   figure.legend([*lines, *dots], names, loc='outside lower center', ncols=5, frameon=False)
-  figure.savefig(file, bbox_inches='tight')
-  plt.close(figure)
+  figures.finish(figure, file, bbox_inches='tight')
 
 
 def animate(
@@ -172,8 +171,7 @@ def draw_densities(
       f'{title}\nintegral {found["integral"]:.4f}\nheld out {found["held_out_nats"]:.3f} nats'
     )
   figure.colorbar(shown, ax=axes, shrink=0.7, pad=0.01, label='density', ticks=[0, 0.1, 0.5, 1, 2])
-  figure.savefig(file, bbox_inches='tight')
-  plt.close(figure)
+  figures.finish(figure, file, bbox_inches='tight')
 
 
 def _panels(count, dpi=110, margin=0.0):

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 matplotlib.use('Agg')
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 Picture = UInt8[np.ndarray, 'h w 3']
 
@@ -108,8 +109,7 @@ def sheet(
       axis.set(xticks=(), yticks=())
       axis.spines[:].set_visible(False)
       axis.set_visible(i < len(images))
-  figure.savefig(file)
-  plt.close(figure)
+  finish(figure, file)
 
 
 def animate(file: pathlib.Path, pictures: Sequence[Picture], seconds: float = 4.0):
@@ -134,8 +134,7 @@ def plot_loss(file: pathlib.Path, metrics: pathlib.Path):
   if loss.min() > 0:
     axes.set_yscale('log')
   axes.legend()
-  figure.savefig(file)
-  plt.close(figure)
+  finish(figure, file)
 
 
 def plot_lines(
@@ -158,8 +157,7 @@ def plot_lines(
     axes.minorticks_off()
   axes.grid(alpha=0.3, which='both')
   axes.legend()
-  figure.savefig(file)
-  plt.close(figure)
+  finish(figure, file)
 
 
 def plot_bars(
@@ -177,7 +175,13 @@ def plot_bars(
   axes.set_xticks(shown, [names[i] for i in shown])
   axes.axhline(0, color='black', lw=0.8)
   axes.set(**labels)
-  figure.savefig(file)
+  finish(figure, file)
+
+
+def finish(figure: Figure, file: pathlib.Path, **options):
+  """Writes a figure, by process 0, and closes it; options: of savefig."""
+  if jax.process_index() == 0:
+    figure.savefig(file, **options)
   plt.close(figure)
 
 

@@ -92,7 +92,7 @@ def test_fixing_and_keeping_the_lowest_components(run):
   assert [row['count'] for row in found] == ['0', '10', '64']
   variance = column(found, 'variance')
   assert variance[0] > variance[1] > variance[2] == 0
-  assert column(found, 'consistent')[-1] == column(found, 'same')[-1] == 1
+  assert column(found, 'agreement')[-1] == column(found, 'same')[-1] == 1
   assert column(found, 'pixels')[-1] < 1e-5 < column(found, 'pixels')[1]
   check_report(folder, 'Fig. 4', pictures=('figure', 'reconstruction'))
 
@@ -117,15 +117,20 @@ def test_interpolation_starts_at_the_image(run):
 
 
 def test_traversal_moves_one_element(run, capsys):
-  flags = '--images=5', '--shown=1', '--config.edit.ranks=0,5', '--config.edit.strengths=-3.0,3.0'
+  flags = (
+    '--images=5',
+    '--shown=1',
+    '--config.edit.ranks=0,5',
+    '--config.edit.strengths=-3.0,0.0,3.0',
+  )
   found, folder = run(latent_traversal, CLASSIFIED, *flags)
   assert [(row['rank'], row['strength']) for row in found] == [
-    (rank, strength) for rank in '05' for strength in ('-3.0', '3.0')
+    (rank, strength) for rank in '05' for strength in ('-3.0', '0.0', '3.0')
   ]
-  assert column(found, 'distance').min() > 0
-  shared = column(found, 'common')
-  assert shared.min() > 0
-  assert shared.max() <= 1
+  ends, middle = [found[i] for i in (0, 2, 3, 5)], [found[1], found[4]]
+  assert column(ends, 'distance').min() > 0
+  assert not column(middle, 'distance').any()
+  assert column(ends, 'common').max() <= 1
   check_report(folder, 'Fig. 6 and 8', pictures=('figure', 'real', 'distance'))
 
 
@@ -140,8 +145,10 @@ def test_an_element_that_is_not_there_is_refused(monkeypatch, frequency, capsys)
   ('module', 'flag', 'message'),
   [
     (band_semantics, '--counts=1,65', '--counts=1,65: numbers of 0 to 64'),
-    (image_variation, '--images=1798', '1798 images wanted; train has 1797'),
-    (total_correlation, '--images=60', '--ranks must be below 59'),
+    (image_variation, '--images=1798', "1798 images wanted: evaluation.split = 'train' has 1797"),
+    (total_correlation, '--images=60', '--ranks must be at most 58'),
+    (image_variation, '--variants=1', '--variants=1 must be at least 2'),
+    (latent_interpolation, '--config.edit.weights=', 'edit.weights is empty'),
   ],
 )
 def test_misuse_is_named(module, flag, message, monkeypatch, frequency, capsys):
@@ -173,6 +180,17 @@ def test_bands_are_decided_one_after_another(tmp_path_factory, monkeypatch, freq
   check_report(folder, 'Fig. 2', pictures=('figure', 'bands'))
 
 
+@pytest.mark.parametrize(
+  'argument', ['--config.model.space=frequency', '--config.seed=3', '--config.basis.name=pixel']
+)
+def test_what_is_compared_cannot_be_set(argument, tmp_path, monkeypatch, capsys):
+  args = pixel_or_frequency_space, monkeypatch, 'digits_frequency', tmp_path, argument
+  with pytest.raises(SystemExit) as stop:
+    start(*args, trained=False)
+  assert stop.value.code == 2
+  assert argument.split('.')[-1].split('=')[0] in capsys.readouterr().err
+
+
 def test_spaces_are_trained_alike(tmp_path, monkeypatch):
   tiny = f'--config.train.duration={2 * runs.BATCH}', '--repeats=1', '--seeds=1'
   args = pixel_or_frequency_space, monkeypatch, 'digits_frequency', tmp_path, *tiny
@@ -185,6 +203,8 @@ def test_spaces_are_trained_alike(tmp_path, monkeypatch):
   start(*args, trained=False)
   assert rows(tmp_path, 'pixel_or_frequency_space') == found
   assert len(runs.metrics(tmp_path / 'trained' / 'frequency-0')) == 2
+  with pytest.raises(SystemExit):  # models that were trained otherwise are not taken for these
+    start(*args, '--config.train.learning_rate=0.5', trained=False)
 
 
 def test_total_correlation_of_latents(run):
@@ -227,9 +247,29 @@ def test_marginals_of_noise_are_normal_and_others_are_not():
 def test_measures_in_closed_form():
   seen = np.array([[[0.0, 0], [2, 0]], [[1, 1], [1, 5]]])
   assert subject.variance(seen) == (2 + 8) / 2
-  assert subject.consistency(np.array([[1, 1, 2, 1], [0, 3, 5, 7]])) == (3 / 4 + 1 / 4) / 2
+  assert subject.agreement(np.array([[1, 1, 2, 1], [0, 3, 5, 7]])) == (6 / 12 + 0) / 2
   assert subject.distance(np.array([[3.0, 4], [0, 0]]), np.zeros((2, 2))) == 12.5**0.5
-  assert subject.share(np.array([True, False, False, False])) == (0.25, (0.1875 / 4) ** 0.5)
+  assert subject.share(np.array([True, False, False, False])) == (0.25, (0.75 / 12) ** 0.5)
+  # Variants that all agree with each other tell no more than one.
+  clustered = np.array([True, False, False, False])[:, None].repeat(8, 1)
+  assert subject.share(clustered) == subject.share(clustered[:, 0])
+
+
+def test_agreement_does_not_depend_on_the_number_of_variants():
+  rng = np.random.default_rng(0)
+  for variants in (4, 16):
+    found = subject.agreement(rng.integers(10, size=(4000, variants)))
+    assert found == pytest.approx(0.1, abs=0.005)
+
+
+def test_common_motion_is_all_or_nothing():
+  rng = np.random.default_rng(0)
+  assert latent_traversal.common_share(np.ones((5, 3))) == pytest.approx(1)
+  assert latent_traversal.common_share(np.zeros((5, 3))) == 0
+  own = [latent_traversal.common_share(rng.normal(size=(20, 50))) ** 2 for _ in range(500)]
+  assert np.mean(own) < 0.02  # without the correction 1 / 20
+  half = latent_traversal.common_share(np.ones(400) + rng.normal(size=(5000, 400)))
+  assert half == pytest.approx(0.5**0.5, abs=0.01)
 
 
 def test_bases_are_drawn_and_measured_once(tmp_path, monkeypatch):
@@ -237,7 +277,7 @@ def test_bases_are_drawn_and_measured_once(tmp_path, monkeypatch):
   start(*args, trained=False)
   found = rows(tmp_path, 'bases')
   assert [row['basis'] for row in found] == ['cosine', 'blur, reflect', 'blur, zero']
-  assert column(found, 'orthogonality').max() < 1e-6
+  assert column(found, 'orthogonality_error').max() < 1e-6
   assert column(found, 'share').min() > 0
   np.testing.assert_allclose(column(found, 'flop'), 2 * 2 * 2 * 2 * 8**3, rtol=0.3)
   start(*args, trained=False)
@@ -245,10 +285,12 @@ def test_bases_are_drawn_and_measured_once(tmp_path, monkeypatch):
   check_report(tmp_path / 'bases', 'Fig. 12')
 
 
-def test_orthogonality_is_that_of_the_whole_matrix():
+def test_orthogonality_error_is_that_of_the_whole_matrix():
   factors = [np.eye(3) + 1e-3 * np.random.default_rng(i).normal(size=(3, 3)) for i in range(2)]
   u = np.kron(*factors)
   broken = basis.Basis(tuple(factors), np.arange(9).reshape(3, 3))
-  assert bases.orthogonality(broken) == pytest.approx(np.abs(u.T @ u - np.eye(9)).max(), rel=1e-3)
+  assert bases.orthogonality_error(broken) == pytest.approx(
+    np.abs(u.T @ u - np.eye(9)).max(), rel=1e-3
+  )
   low = bases.lowest(basis.cosine((4, 4)), 3)
   np.testing.assert_allclose(low[0], jnp.ones((4, 4, 1)), rtol=1e-6)
