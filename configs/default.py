@@ -56,6 +56,8 @@ def get_config() -> ConfigDict:
   train.weighting = 'unweighted'  # unweighted (Eq. 8), velocity (Eq. 7), active, denoising (Eq. 3)
   train.low_discrepancy = True  # training times on a comb over the batch, else independent
   train.label_dropout = 0.1  # probability of hiding a label, so that sampling can be guided
+  train.microbatches = 1  # parts of a batch, one after another, to save memory
+  train.remat = 'none'  # activations computed again to save memory: none, cheap or blocks
   train.learning_rate = 1e-3  # of Adam, after the ramp
   train.ramp = 10_000_000  # images over which the learning rate rises from 0
   train.anneal = 0  # images at which the rate, falling linearly, reaches 0; 0: it does not fall

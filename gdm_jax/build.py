@@ -61,7 +61,7 @@ def system(config: ConfigDict) -> System:
   }
   levels = refined.num_groups if config.basis.name != 'pixel' else 0
   conditions = levels + (len(LABELS) if config.data.augment else 0)
-  network = _network(config.model, grid, channels, conditions)
+  network = _network(config.model, grid, channels, conditions, config.train.remat)
   predict = _predictor(network, process, config.model.space, levels)
   built = System(process, strategies, network, predict)
   with naming('model', config.model.to_dict()):
@@ -199,7 +199,7 @@ def _strategy(key, c, indices):
   return strategy
 
 
-def _network(c, grid, channels, conditions):
+def _network(c, grid, channels, conditions, remat):
   common = {
     'out_channels': channels,
     'num_classes': c.classes,
@@ -222,6 +222,7 @@ def _network(c, grid, channels, conditions):
     blocks=c.blocks,
     attention=c.attention,
     dropout=c.dropout,
+    remat=remat,
     **common,
   )
 

@@ -8,9 +8,11 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from gdm_jax import losses, path
+from gdm_jax.models.ddpmpp import REMAT
 
 POSITIVE = (
   *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
+  'train.microbatches',
   *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
   *('sampling.batch', 'complete.variants', 'edit.variants', 'likelihood.num'),
   *('model.channels', 'model.blocks', 'data.memory_gib'),
@@ -77,6 +79,7 @@ def check(config: ConfigDict):
   choices = {
     'path': (config.path, tuple(path.PATHS)),
     'train.weighting': (config.train.weighting, tuple(losses.WEIGHTINGS)),
+    'train.remat': (config.train.remat, tuple(REMAT)),
     'model.space': (config.model.space, ('pixel', 'frequency')),
     'model.dtype': (config.model.dtype, ('float32', 'bfloat16')),
     'sampling.format': (config.sampling.format, ('png', 'npz')),

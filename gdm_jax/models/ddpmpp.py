@@ -12,10 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
 SKIP_SCALE = math.sqrt(0.5)
+REMAT = {
+  'none': jax.checkpoint_policies.everything_saveable,
+  'cheap': jax.checkpoint_policies.save_only_these_names('product'),
+  'blocks': jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class DDPMPP(nn.Module):
@@ -32,6 +38,8 @@ class DDPMPP(nn.Module):
     dropout: probability of zeroing an activation when training; draws from the rng 'dropout'.
     num_classes: width of `class_label`, 0 for none.
     augment_dim: width of `augment_label`, 0 for none.
+    remat: what the backward pass computes again rather than keeps: 'none'; 'cheap', all of a block
+      but its convolutions and matrix products; or 'blocks', whole blocks. Results are the same.
     dtype: what activations are computed in. Under `jax_enable_x64`, float64 inputs raise
       float32 to float64.
   """
@@ -45,6 +53,7 @@ class DDPMPP(nn.Module):
   num_classes: int = 0
   augment_dim: int = 0
   dtype: DTypeLike = jnp.float32
+  remat: str = 'none'
 
   @nn.compact
   def __call__(
@@ -81,8 +90,12 @@ class DDPMPP(nn.Module):
     ]
     emb = self._embed(noise_label, class_label, augment_label, x.shape[0], dtype)
 
+    rematted = Block
+    if self.remat != 'none':
+      rematted = nn.remat(Block, static_argnums=(3,), policy=REMAT[self.remat])
+
     def block(x, name, channels, **options):
-      return Block(channels, self.dropout, dtype, **options, name=name)(x, emb, train)
+      return rematted(channels, self.dropout, dtype, **options, name=name)(x, emb, train)
 
     x = conv3x3(self.channels, dtype, name=f'enc_{levels[0][0]}_conv')(x)
     skips = [x]
@@ -140,10 +153,12 @@ class Block(nn.Module):
 
     h = nn.silu(GroupNorm(name='norm0')(x)).astype(self.dtype)
     h = conv3x3(self.channels, self.dtype, name='conv0')(resample(h))
+    h = checkpoint_name(h, 'product')
     h += dense(self.channels, self.dtype, name='affine')(emb)[:, None, None]
     h = nn.silu(GroupNorm(name='norm1')(h)).astype(self.dtype)
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     h = conv3x3(self.channels, self.dtype, gain=1e-5, name='conv1')(h)
+    h = checkpoint_name(h, 'product')
 
     if self.resample or x.shape[-1] != self.channels:
       skip = dense(self.channels, self.dtype, name='skip')
@@ -156,6 +171,7 @@ class Block(nn.Module):
     batch, height, width, channels = x.shape
     h = GroupNorm(name='norm2')(x).astype(self.dtype).reshape(batch, height * width, channels)
     qkv = dense(3 * channels, self.dtype, gain=math.sqrt(0.2), name='qkv')(h)
+    qkv = checkpoint_name(qkv, 'product')
     q, k, v = jnp.split(qkv, 3, axis=-1)
     # Not jax.nn.dot_product_attention: its softmax is float32 also for float64 inputs.
     wide = at_least_float32(self.dtype)

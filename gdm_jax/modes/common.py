@@ -11,13 +11,12 @@ from gdm_jax.data import sources
 from gdm_jax.data.folder import SUFFIXES
 
 
-def check_devices(config: ConfigDict, *keys: str):
-  """Raises ConfigError where a batch size does not divide over the devices."""
-  devices = jax.device_count()
-  for key in keys:
-    section, name = key.split('.')
-    if config[section][name] % devices:
-      raise ConfigError(f'{key} = {config[section][name]} does not divide over {devices} devices')
+def check_devices(config: ConfigDict):
+  """Raises ConfigError where the batch does not divide over the devices, or its parts do not."""
+  devices, c = jax.device_count(), config.train
+  if c.batch % (devices * c.microbatches):
+    parts = f' in each of train.microbatches = {c.microbatches}' * (c.microbatches > 1)
+    raise ConfigError(f'train.batch = {c.batch} does not divide over {devices} devices{parts}')
 
 
 def make_workdir(workdir: pathlib.Path, name: str = ''):

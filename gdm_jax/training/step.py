@@ -4,6 +4,7 @@ All randomness of a step comes from (seed, step) and is drawn for the global bat
 not depend on the number of devices beyond float rounding, nor on where it was interrupted.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax
@@ -65,18 +66,41 @@ def make(
       hidden = jax.random.bernoulli(keys['label'], config.train.label_dropout, (len(x),))
       label = jnp.where(hidden, -1, batch['label'])
 
-    def mean_loss(params):
+    def mean_loss(params, key, part):
+      x, z, alpha, rate, label, augmentation = part
+
       def predict(x_t, alpha):
-        rngs = {'dropout': keys['dropout']}
+        rngs = {'dropout': key}
         return system.predict(params, x_t, alpha, label, augmentation, train=True, rngs=rngs)
 
       weighting = config.train.weighting
       return jnp.mean(losses.loss(predict, system.process, x, z, alpha, rate, weighting))
 
-    loss, gradient = jax.value_and_grad(mean_loss)(state.params)
+    whole = x, z, alpha, rate, label, augmentation
+    gradients = functools.partial(jax.value_and_grad(mean_loss), state.params)
+    loss, gradient = in_parts(gradients, keys['dropout'], whole, config.train.microbatches)
     return update(config, optimizer, state, loss, gradient)
 
   return step
+
+
+def in_parts(gradients: Callable, key: jax.Array, batch: tuple, count: int) -> tuple:
+  """The mean over `count` parts of a batch of what `gradients(key, part)` gives, one at a time.
+
+  Rows i, i + count, ... are part i, so that every device has as many rows of each.
+  """
+  if count == 1:
+    return gradients(key, batch)
+  parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, gradients(*part)), None
+
+  keys = jax.random.split(key, count)
+  first = jax.tree.map(lambda x: x[0], (keys, parts))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradients, *first))
+  total, _ = jax.lax.scan(add, zero, (keys, parts))
+  return jax.tree.map(lambda x: x / count, total)
 
 
 def diffusion(

@@ -1,0 +1,122 @@
+"""What saves memory changes nothing else; a run compiles each of its programs once."""
+
+import collections
+import functools
+import logging
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import digits
+from gdm_jax import build, main
+from gdm_jax.training import step as training_step
+from tests import runs
+
+BATCH = 8
+PROGRAMS = {
+  'create': 1,
+  'step': 1,
+  **dict.fromkeys(('latents', 'start', 'walk'), 3),  # for training's grids, evaluation, samples
+  'of': 2,  # features, of real images and of generated ones
+}
+
+
+def config_of(**train):
+  config = digits.get_config()
+  config.model.update(channels=8, attention=(4,), dropout=0.0)
+  config.train.update(batch=BATCH, **train)
+  return config
+
+
+@pytest.fixture(autouse=True, scope='module')
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def state_and_batch(config, system):
+  """Parameters off their initial zeros, and a batch, in float64."""
+  create = functools.partial(training_step.create, config, system, build.optimizer(config))
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape), jax.eval_shape(create).params)
+  state = training_step.TrainState(jnp.int32(0), params, params, None)
+  state = state.replace(optimizer=build.optimizer(config).init(params))
+  return state, {'x': rng.normal(size=(BATCH, 8, 8, 1)), 'label': np.zeros(BATCH, np.int32)}
+
+
+def stepped(dropout=0.0, **train):
+  config = config_of(**train)
+  config.model.dropout = dropout
+  system = build.system(config)
+  state, batch = state_and_batch(config, system)
+  step = jax.jit(training_step.make(config, system, build.optimizer(config)))
+  state, metrics = step(state, batch)
+  # Adam's first step has the gradient's sign alone; its first moment is the gradient itself.
+  return metrics, state.optimizer[0].mu
+
+
+@pytest.mark.parametrize(
+  'train',
+  [{'remat': 'cheap'}, {'remat': 'blocks'}, {'microbatches': 4}],
+  ids=str,
+)
+def test_the_gradient_is_the_same(train):
+  (metrics, gradient), (expected, whole) = stepped(**train), stepped()
+  np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=1e-12)
+  norm = expected['gradient_norm']
+  for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12 * norm)
+
+
+def test_remat_draws_the_same_dropout():
+  (metrics, _), (expected, _) = stepped(0.5, remat='blocks'), stepped(0.5)
+  np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=1e-12)
+  assert abs(metrics['loss'] - stepped()[0]['loss']) > 1e-3
+
+
+def test_remat_keeps_less():
+  def kept(remat):
+    """Bytes that the backward pass is given."""
+    config = config_of(remat=remat)
+    system = build.system(config)
+    state, batch = state_and_batch(config, system)
+    alpha = jnp.full((BATCH, 4), 0.5)
+
+    def backward(params):
+      return jax.vjp(lambda p: system.predict(p, batch['x'], alpha), params)[1]
+
+    leaves = jax.tree.leaves(jax.eval_shape(backward, state.params))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+  none, cheap, blocks = map(kept, ('none', 'cheap', 'blocks'))
+  assert cheap < 0.7 * none
+  assert blocks < 0.7 * cheap
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (('--config.train.remat=some',), "train.remat = 'some': there are none, cheap, blocks"),
+    (('--config.train.microbatches=3',), 'train.batch = 16 does not divide over 1 devices in each'),
+    (('--config.train.microbatches=0',), 'train.microbatches = 0 must be positive'),
+  ],
+)
+def test_misuse_is_named(overrides, message, tmp_path, capsys):
+  assert main.main(['', *runs.arguments(tmp_path / 'run', *overrides)]) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_a_whole_run_compiles_each_program_once(tmp_path, caplog):
+  jax.clear_caches()
+  evaluated = '--config.evaluation.features=pixels', '--config.evaluation.seeds=0-29'
+  often = '--config.evaluation.every=64', '--config.log.samples_every=64'
+  arguments = runs.arguments(tmp_path / 'run', *evaluated, *often, steps=12)
+  with jax.log_compiles(True), caplog.at_level(logging.WARNING):
+    assert main.main(['', *arguments]) == 0
+    assert main.main(['', *arguments, '--mode=sample', '--config.sampling.seeds=0-19']) == 0
+  compiled = collections.Counter(re.findall(r'Compiling jit\((\w+)\)', caplog.text))
+  ours = {name: n for name, n in compiled.items() if name in PROGRAMS}
+  assert ours == PROGRAMS, compiled
