@@ -35,7 +35,7 @@ def run(config):
   state = jax.jit(lambda: training_step.create(config, system, optimizer))()
 
   whole = jax.jit(training_step.make(config, system, optimizer))
-  bare = jax.jit(_bare_step(config, system, optimizer))
+  bare = jax.jit(bare_step(config, system, optimizer))
   x = training_step.to_model_units(batch['x'])
   alpha = jnp.full((len(x), system.process.grouping.num_groups), 0.5)
 
@@ -86,7 +86,7 @@ def _groups(config, system):
   return cost
 
 
-def _bare_step(config, system, optimizer):
+def bare_step(config, system, optimizer):
   """The training step without anything that is GDM: input, levels and target are given."""
 
   def loss(params, x_t, target, alpha, key):

@@ -2,6 +2,7 @@
 
   python -m gdm_jax.main --config=configs/digits.py [--mode=MODE] [--workdir=DIR]
                          [--dry_run] [--config.KEY=VALUE ...]
+                         [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
   --config      a file with get_config(); configs/ holds one for every run of the README
   --config.KEY  overrides a field, e.g. --config.train.batch=64 --config.model.channels=32
@@ -21,25 +22,43 @@
   --workdir     default: runs/<config name>
   --dry_run     print the config, the parameters and the cost, and exit
 
+Several machines run as one where each runs this command, with a --workdir that all see. SLURM and
+TPU pod slices are recognised; --distributed asks jax for what else there is, and elsewhere
+--coordinator (an address of process 0), --num_processes and --process_id say it.
+
 To resume, run the same command again. Ctrl-C and SIGTERM save first. The modes after training
 take the model as the workdir's config.json describes it.
 Exit codes: 0 done, 1 training failed, 2 bad input, 128 + n stopped by signal n.
 """
 
+import errno
 import os
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 MODES = ('train', 'sample', 'complete', 'edit', 'likelihood', 'evaluate', 'reference')
+LINGER = 3.0  # seconds between the end of the other processes and that of process 0
 
 
 class UsageError(ValueError):
   """A command line that cannot be understood."""
+
+
+class Command(NamedTuple):
+  """What a command line asks for; `cluster`: the fields of `distributed.Cluster`."""
+
+  config: ConfigDict
+  workdir: pathlib.Path
+  mode: str
+  dry_run: bool
+  cluster: tuple[str, int, int, bool]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,15 +66,18 @@ def main(argv: Sequence[str]) -> int:
   if {'--help', '-h', '-help', '--helpfull'} & set(argv[1:]) or len(argv) == 1:
     print(__doc__.strip())
     return 0
-  logging.set_verbosity(logging.ERROR)
+  # What orbax and asyncio log as errors they also raise, once, to be said in one line.
+  logging.set_verbosity(logging.FATAL)
+  logging.logging.getLogger('asyncio').setLevel('CRITICAL')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
-    config, workdir, mode, dry_run = parse(argv)
+    command = parse(argv)
   except UsageError as error:
     return _fail(error, 2)
 
-  split_cpu(config.cpu_devices)
   # After parsing, so that a mistyped flag and --help answer at once.
+  import jax
+
   from gdm_jax.config import ConfigError
   from gdm_jax.data.sources import DataError
   from gdm_jax.evaluation.evaluator import EvaluationError
@@ -73,6 +95,8 @@ def main(argv: Sequence[str]) -> int:
     'reference': evaluate.make_reference,
   }
   try:
+    prepare(command)
+    config, workdir, mode, dry_run, _ = command
     if mode != 'train':
       adopt_model(config, workdir, overridden(argv))
     if dry_run:
@@ -86,14 +110,26 @@ def main(argv: Sequence[str]) -> int:
   except Interrupted as stop:
     print(stop, file=sys.stderr)
     return 128 + stop.signal
+  except OSError as error:
+    if error.errno != errno.ENOSPC:
+      raise
+    return _fail(
+      f'{command.workdir}: the disk is full; the checkpoints that were saved whole are as they '
+      'were. Make room, and run the same command again',
+      1,
+    )
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    return _fail(f'the processes cannot go on together: {str(error).splitlines()[0]}', 1)
   except KeyboardInterrupt:
     print('interrupted; run the same command again', file=sys.stderr)
     return 130
   return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
-  """Config, workdir, mode and dry run of a command line. Raises UsageError."""
+def parse(argv: Sequence[str]) -> Command:
+  """What a command line asks for. Raises UsageError."""
   file, others = _config_file(argv)
   # ml_collections wants the file before the overrides, and would join tuples that are given twice.
   last = {a.split('=')[0] if '=' in a else i: a for i, a in enumerate(others)}
@@ -104,6 +140,12 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
   workdir = flags.DEFINE_string('workdir', None, 'Output folder.', flag_values=values)
   mode = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.', flag_values=values)
   dry_run = flags.DEFINE_bool('dry_run', False, 'Only describe.', flag_values=values)
+  cluster = (
+    flags.DEFINE_string('coordinator', '', 'Address of process 0.', flag_values=values),
+    flags.DEFINE_integer('num_processes', 0, 'How many there are.', flag_values=values),
+    flags.DEFINE_integer('process_id', -1, 'Which one this is.', flag_values=values),
+    flags.DEFINE_bool('distributed', False, 'Ask jax which it is.', flag_values=values),
+  )
   try:
     rest = values(argv)[1:]
   except (SyntaxError, ImportError, NameError) as error:
@@ -120,7 +162,19 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, str, bool]:
     raise UsageError(f'cpu_devices = {config.value.cpu_devices} must be at least 1')
   _empty_tuples(config.value)
   folder = pathlib.Path(workdir.value or pathlib.Path('runs') / file.stem)
-  return config.value, folder, mode.value, dry_run.value
+  cluster = tuple(flag.value for flag in cluster)
+  return Command(config.value, folder, mode.value, dry_run.value, cluster)
+
+
+def prepare(command: Command):
+  """Joins the other processes and splits the CPU; call it before jax does anything.
+
+  Raises ConfigError where the others do not come.
+  """
+  split_cpu(command.config.cpu_devices)
+  from gdm_jax import distributed
+
+  distributed.join(distributed.Cluster(*command.cluster))
 
 
 def split_cpu(devices: int):
@@ -184,5 +238,20 @@ def _fail(error, code):
   return code
 
 
+def leave(code: int):
+  """Ends the program; soon where other processes may be gone, since jax would wait for them.
+
+  Process 0 goes last: jax aborts the others when it is gone, before they say why they stop.
+  """
+  jax = sys.modules.get('jax')  # --help is without
+  if code and jax and jax.process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.process_index() == 0:
+      time.sleep(LINGER)
+    os._exit(code)
+  sys.exit(code)
+
+
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  leave(main(sys.argv))

@@ -158,10 +158,10 @@ def test_a_config_with_a_mistake(tmp_path, capsys):
 def test_the_last_of_repeated_flags_counts(tmp_path):
   file = runs.ROOT / 'configs' / 'digits.py'
   args = ['--config.sampling.steps=9', '--config.train.batch', '64', '--config.sampling.steps=4,5']
-  config, workdir, mode, dry_run = main.parse(['', *args, f'--config={file}', '--dry_run'])
-  assert config.sampling.steps == (4, 5)
-  assert config.train.batch == 64
-  assert (str(workdir), mode, dry_run) == ('runs/digits', 'train', True)
+  command = main.parse(['', *args, f'--config={file}', '--dry_run'])
+  assert command.config.sampling.steps == (4, 5)
+  assert command.config.train.batch == 64
+  assert (str(command.workdir), command.mode, command.dry_run) == ('runs/digits', 'train', True)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys):

@@ -8,21 +8,18 @@ import zlib
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from gdm_jax import files
+
 
 class Damaged(ValueError):
   """A file that holds no arrays; the message says why."""
 
 
 def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
-  """Writes arrays under another name and renames, so that no reader ever sees half of them."""
+  """Writes arrays, all of them or none."""
   file.parent.mkdir(parents=True, exist_ok=True)
-  temporary = file.with_name(file.name + '.tmp')
-  try:
-    with temporary.open('wb') as f:
-      np.savez(f, **arrays)
-    temporary.replace(file)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with files.whole(file) as f:
+    np.savez(f, **arrays)
 
 
 def digest(tree: dict) -> str:

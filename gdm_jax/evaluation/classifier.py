@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, UInt8
 
-from gdm_jax import figures
+from gdm_jax import distributed, figures
 from gdm_jax.config import ConfigError
 from gdm_jax.data import pipeline
 from gdm_jax.data.sources import Source
@@ -94,7 +94,7 @@ def cached(file: pathlib.Path, source: Source, about: dict) -> tuple[dict, float
     arrays = archive.read(file) if file.exists() else {}
   except archive.Damaged as error:
     raise ConfigError(f'{file} is damaged ({error}); remove it to train another') from None
-  if str(arrays.pop('about', '')) == about:
+  if distributed.decide(str(arrays.pop('about', '')) == about):
     right = float(arrays.pop('right'))
     return unflatten_dict(arrays, sep='/'), right
   params, right = multihost_utils.broadcast_one_to_all(train(source))

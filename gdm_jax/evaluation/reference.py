@@ -11,7 +11,7 @@ import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gdm_jax import build, sharding
+from gdm_jax import build, distributed, sharding
 from gdm_jax.config import LEAST_EVALUATED, ConfigError
 from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
@@ -58,10 +58,9 @@ def obtain(
         )
     return summary, about
   file = file_of(wanted, folder)
-  if file.exists():
-    summary, about = load(file)
-    if about == wanted:
-      return summary, about
+  summary, about = load(file) if file.exists() else (None, None)
+  if distributed.decide(about == wanted):
+    return summary, about
   summary = collect(config, features, mesh)
   save(file, summary, wanted)
   return summary, wanted

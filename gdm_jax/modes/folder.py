@@ -5,10 +5,11 @@ import pathlib
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
-from gdm_jax import figures
+from gdm_jax import figures, files
 from gdm_jax.config import ConfigError
 from gdm_jax.modes import common
 
@@ -42,7 +43,8 @@ class Folder:
     if jax.process_index() == 0:
       for torn in path.glob('*.tmp'):
         torn.unlink()
-      _whole(file, lambda f: f.write(json.dumps(settings, indent=2).encode()))
+      with files.whole(file) as f:
+        f.write(json.dumps(settings, indent=2).encode())
 
   def missing(self, seeds: Int[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
     """Which of the seeds have no sample yet."""
@@ -60,7 +62,8 @@ class Folder:
     mine = slice(jax.process_index(), None, jax.process_count())
     for seed, image in zip(seeds[mine], figures.to_uint8(x[mine]), strict=True):
       picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-      _whole(self._image(seed), lambda f, p=picture: p.save(f, 'png'))
+      with files.whole(self._image(seed)) as f:
+        picture.save(f, 'png')
 
   def finish(self, seeds: Int[np.ndarray, ' n']) -> Float[np.ndarray, 'n *grid c']:
     """Joins the parts of a single file; returns the samples of the seeds."""
@@ -71,6 +74,7 @@ class Folder:
     every, first = np.unique(every, return_index=True)
     x = np.concatenate([array['x'] for array in arrays])[first]
     parts = [file for file in self._arrays() if file.name != 'samples.npz']
+    multihost_utils.sync_global_devices('all have read the parts')
     if jax.process_index() == 0 and parts:
       _save(self.path / 'samples.npz', every, x)
       for file in parts:
@@ -85,12 +89,5 @@ class Folder:
 
 
 def _save(file, seeds, x):
-  _whole(file, lambda f: np.savez(f, x=x, seeds=seeds))
-
-
-def _whole(file, write):
-  """Writes a file under another name and renames it, so that no reader ever sees half of it."""
-  temporary = file.with_name(file.name + '.tmp')
-  with temporary.open('wb') as f:
-    write(f)
-  temporary.replace(file)
+  with files.whole(file) as f:
+    np.savez(f, x=x, seeds=seeds)

@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 from gdm_jax import build, figures, generate, sharding
 from gdm_jax.config import seeds_of
 from gdm_jax.data import pipeline
+from gdm_jax.distributed import Stop, decide
 from gdm_jax.evaluation import evaluator
 from gdm_jax.modes import common, evaluate
-from gdm_jax.training import loop
+from gdm_jax.training import lock, loop
 from gdm_jax.training.checkpoint import Checkpoints, check_unchanged, write_config
 from gdm_jax.training.logger import Logger, say
 
@@ -28,7 +29,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  common.check_devices(config, 'train.batch')
+  common.check_devices(config)
   check_unchanged(config, workdir)
   source = build.source(config)
   common.check_classes(config, source)
@@ -51,11 +52,13 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   generator = generate.Generator(system, config.data.shape, c.solver, mesh, c.guidance)
 
   with loop.collect_signals() as received:
+    stop = Stop(received, mesh)
 
     def states(state):
       """The grid's states while generating; None where a signal came in between."""
       frames = []
-      side = _affordable(config.log.grid, len(table) - 1, logger.images_per_second)
+      rate = decide(logger.images_per_second)  # of one clock, since all must draw as many
+      side = _affordable(config.log.grid, len(table) - 1, rate)
       seeds = seeds_of(config)[0] + np.arange(side**2, dtype=np.uint32)
       bar = tqdm.tqdm(
         generator.states(state.ema, table, seeds, build.labels(config, seeds), piece=FRAME),
@@ -66,7 +69,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       )
       for x in bar:
         frames.append(generator.gather(x, len(seeds)))
-        if received:
+        if stop.now():
           return None
       return frames
 
@@ -76,12 +79,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
 
     def measure(state, images):
       weights = evaluator.Weights(state.ema, int(state.step))
-      row = evaluator.evaluate(config, evaluation, weights, rows, lambda: bool(received))
+      row = evaluator.evaluate(config, evaluation, weights, rows, lambda: bool(stop.now()))
       if row and primary:
         say(f'{images:,} images: {row["metric"]} {row["distance"]}')
         evaluator.plot(workdir / 'evaluation.png', rows, row)
 
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    with lock.alone(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
       state = loop.start(config, system, iterator, checkpoints, mesh)
       if primary:
         write_config(config, workdir)
@@ -89,16 +92,14 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       events = ((config.log.samples_every, draw), (config.evaluation.every, measure))
       logger = Logger(workdir, config.train.batch, int(state.step), steps, primary)
       try:
-        state = loop.run(
-          config, system, state, iterator, checkpoints, logger, mesh, events, received
-        )
+        state = loop.run(config, system, state, iterator, checkpoints, logger, mesh, events, stop)
       finally:
         logger.close()
 
     say(f'trained on {int(state.step) * config.train.batch:,} images; drawing samples')
     frames = states(state)
     if frames is None:
-      raise loop.Interrupted(received[0], int(state.step))
+      raise loop.Interrupted(stop.now(), int(state.step))
   if primary:
     figures.save(workdir / 'samples.png', figures.overview(frames[-1]))
     pictures = [figures.overview(x[:ANIMATED]) for x in frames]

@@ -4,25 +4,32 @@ A checkpoint holds the EMA parameters (all that generation needs), the rest of t
 the position in the data, and what it was made with.
 """
 
+import contextlib
+import errno
 import importlib.metadata
 import json
+import os
 import pathlib
+import time
 from collections.abc import Collection
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import gdm_jax
-from gdm_jax import sharding
+from gdm_jax import distributed, files, sharding
 from gdm_jax.build import System
 from gdm_jax.config import ConfigError, get
+from gdm_jax.training.logger import say
 from gdm_jax.training.step import TrainState
 
 FREE = (
   *('cpu_devices', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
   *('sampling.', 'complete.', 'edit.', 'likelihood.', 'evaluation.'),
+  *('train.microbatches', 'train.remat'),
 )
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 
@@ -40,10 +47,14 @@ PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
 class Checkpoints:
-  """The checkpoints of one workdir; a context manager that waits for pending writes."""
+  """The checkpoints of one workdir; a context manager that waits for pending writes.
+
+  Each is sealed with the checksums of its files when it has been written, by the time of the next.
+  """
 
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     """keep: how many to keep when saving; None only reads, and leaves unfinished writes alone."""
+    self._workdir, self._begun = workdir, None  # the step whose writing was begun last
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=keep is not None
     )
@@ -62,11 +73,13 @@ class Checkpoints:
     return self
 
   def __exit__(self, *_):
-    self._manager.wait_until_finished()
-    self._manager.close()
+    try:
+      self._finish()
+    finally:
+      self._manager.close()
 
   def latest(self) -> int | None:
-    """The newest step that has been saved whole."""
+    """The newest step that has been saved whole, to the best of our knowledge."""
     return self._manager.latest_step()
 
   def steps(self) -> list[int]:
@@ -74,40 +87,103 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(self, state: TrainState, data: dict, config: ConfigDict):
-    """Starts writing the state and the data iterator's position; returns at once."""
+    """Starts writing the state and the data iterator's position; returns at once.
+
+    Raises OSError where the disk is full, also about the checkpoint before; older ones stay.
+    """
     step = int(state.step)
     if step in self.steps():
       return
+    self._finish()
+    self._begun = step
     about = {'config': json.loads(config.to_json()), 'versions': versions()}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        ema=ocp.args.StandardSave(state.ema),
-        state=ocp.args.StandardSave(state.replace(ema=None)),
-        data=ocp.args.JsonSave(data),
-        about=ocp.args.JsonSave(about),
-      ),
-    )
+    with _disk_full():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          ema=ocp.args.StandardSave(state.ema),
+          state=ocp.args.StandardSave(state.replace(ema=None)),
+          data=ocp.args.JsonSave(data),
+          about=ocp.args.JsonSave(about),
+        ),
+      )
 
   def restore(self, target: TrainState) -> tuple[TrainState, dict]:
-    """The newest state, laid out as the abstract `target`, and the data position with it."""
-    step = self.latest()
-    self._check(target.ema, step)
-    items = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        ema=ocp.args.StandardRestore(target.ema),
-        state=ocp.args.StandardRestore(target.replace(ema=None)),
-        data=ocp.args.JsonRestore(),
-      ),
-    )
+    """The newest whole state, laid out as the abstract `target`, and the data position with it.
+
+    Damaged ones that are newer are named, and set aside in workdir/damaged. Raises ConfigError
+    where none is whole.
+    """
+
+    def read(step):
+      self._check(target.ema, step)
+      return self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          ema=ocp.args.StandardRestore(target.ema),
+          state=ocp.args.StandardRestore(target.replace(ema=None)),
+          data=ocp.args.JsonRestore(),
+        ),
+      )
+
+    step, items = self._newest_whole(read)
+    self._set_aside([other for other in self.steps() if other > step])
     return items['state'].replace(ema=items['ema']), items['data']
 
-  def restore_ema(self, target: dict, step: int) -> dict:
-    """The EMA parameters of a step, laid out as the abstract `target`."""
-    self._check(target, step)
-    args = ocp.args.Composite(ema=ocp.args.StandardRestore(target))
-    return self._manager.restore(step, args=args)['ema']
+  def restore_ema(self, target: dict, step: int = 0) -> tuple[dict, int]:
+    """The EMA parameters of a step, or of the newest whole one, laid out as the abstract `target`.
+
+    And the step. Raises ConfigError where that step is damaged, or none is whole.
+    """
+
+    def read(step):
+      self._check(target, step)
+      args = ocp.args.Composite(ema=ocp.args.StandardRestore(target))
+      return self._manager.restore(step, args=args)['ema']
+
+    step, ema = self._newest_whole(read, (step,) if step else ())
+    return ema, step
+
+  def _newest_whole(self, read, candidates=()):
+    """The newest step that can be read, and what `read` makes of it."""
+    candidates = list(candidates) or self.steps()[::-1]
+    for step in candidates:
+      folder = self._folder(step)
+      wrong = files.damage(folder) if files.sealed(folder) else ''
+      if not distributed.decide(bool(wrong)):
+        try:
+          return step, read(step)
+        except ConfigError:
+          raise
+        except Exception as error:
+          if files.sealed(folder):  # it is whole, so something else is the matter
+            raise
+          wrong = str(error.__cause__ or error).splitlines()[0]
+      then = '; looking for the one before' if step != candidates[-1] else ''
+      say(f'checkpoint {step} is damaged ({wrong}){then}')
+    raise ConfigError(
+      f'--workdir={self._workdir}: of the checkpoints {candidates[::-1]} none is whole'
+    )
+
+  def _set_aside(self, steps):
+    if steps and jax.process_index() == 0:
+      aside = self._workdir / 'damaged'
+      aside.mkdir(exist_ok=True)
+      for step in steps:
+        self._folder(step).rename(aside / f'{step}-{time.time_ns()}')
+    if steps:
+      multihost_utils.sync_global_devices('damaged checkpoints are set aside')
+      self._manager.reload()
+
+  def _finish(self):
+    """Waits until what was begun is written, and seals it: not what others left unsealed."""
+    with _disk_full():
+      self._manager.wait_until_finished()
+      if self._begun in self.steps() and jax.process_index() == 0:
+        files.seal(self._folder(self._begun))
+
+  def _folder(self, step):
+    return self._workdir / 'checkpoints' / str(step)
 
   def _check(self, target, step):
     """Raises ConfigError naming the first parameter in which another model was saved."""
@@ -144,9 +220,20 @@ def trained(
       if wanted and wanted not in there:
         raise ConfigError(f'checkpoint.load = {wanted}: {workdir} holds {there}')
       if there:
-        step = wanted or there[-1]
-        return checkpoints.restore_ema(target, step), step
+        return checkpoints.restore_ema(target, wanted)
   raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
+
+
+@contextlib.contextmanager
+def _disk_full():
+  """Raises OSError for a full disk, which orbax says in several ways."""
+  try:
+    yield
+  except Exception as error:
+    full = os.strerror(errno.ENOSPC)
+    if full.lower() in str(error).lower():
+      raise OSError(errno.ENOSPC, full) from error
+    raise
 
 
 def versions() -> dict[str, str]:
@@ -157,9 +244,8 @@ def versions() -> dict[str, str]:
 
 def write_config(config: ConfigDict, workdir: pathlib.Path):
   """Leaves the resolved config in the workdir, whole or not at all."""
-  temporary = workdir / 'config.json.tmp'
-  temporary.write_text(config.to_json(indent=2) + '\n')
-  temporary.replace(workdir / 'config.json')
+  with files.whole(workdir / 'config.json') as f:
+    f.write(f'{config.to_json(indent=2)}\n'.encode())
 
 
 def check_unchanged(config: ConfigDict, workdir: pathlib.Path, generating: bool = False):

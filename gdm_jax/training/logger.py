@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import tqdm
 
+from gdm_jax import files
+
 QUIET = 20.0  # seconds between lines where there is no terminal
 STALE = 30.0  # seconds after which a slow run is logged although its interval is not over
 
@@ -146,9 +148,8 @@ def _reopened(file, step):
   """metrics.jsonl without the lines that a resumed run will write again."""
   if file.exists():
     lines = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-    temporary = file.with_suffix('.tmp')
-    temporary.write_text(''.join(f'{line}\n' for line in lines))
-    temporary.replace(file)
+    with files.whole(file) as f:
+      f.write(''.join(f'{line}\n' for line in lines).encode())
   return file.open('a')
 
 

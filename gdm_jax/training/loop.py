@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from gdm_jax import sharding
 from gdm_jax.build import System, optimizer
+from gdm_jax.distributed import Stop
 from gdm_jax.training import step as training_step
 from gdm_jax.training.checkpoint import Checkpoints
 from gdm_jax.training.logger import Logger, NonFiniteError, say
@@ -87,13 +88,13 @@ def run(
   logger: Logger,
   mesh: Mesh,
   events: Sequence[tuple[int, Callable[[TrainState, int], None]]],
-  received: list[int],
+  stop: Stop,
 ) -> TrainState:
   """Trains to the end of the duration and returns the last state, saved.
 
-  events: (every, call), and call(state, images) is called every so many images, 0 for never;
-  `received` is where signals arrive. Raises Interrupted after one, and TrainingError at a loss
-  that is not finite, in which case nothing is saved.
+  events: (every, call), and call(state, images) is called every so many images, 0 for never.
+  Raises Interrupted after a signal, and TrainingError at a loss that is not finite, in which case
+  nothing is saved.
   """
   batch, first, last = config.train.batch, int(state.step), steps(config)
   advance = jax.jit(
@@ -115,8 +116,8 @@ def run(
     def due(every, images=(step + 1) * batch):
       return every and images // every > (images - batch) // every
 
-    stop = tuple(received)  # read once: whatever is decided on it below must agree
-    saving = step + 1 == last or due(config.checkpoint.every) or bool(stop)
+    signalled = stop.poll()  # read once: whatever is decided on it below must agree
+    saving = step + 1 == last or due(config.checkpoint.every) or signalled
     if saving or due(config.log.every) or logger.stale():
       try:
         logger.flush()
@@ -125,8 +126,8 @@ def run(
     if saving:
       with logger.paused():
         checkpoints.save(state, iterator.get_state(), config)
-    if stop:
-      raise Interrupted(stop[0], step + 1)
+    if signalled:
+      raise Interrupted(signalled, step + 1)
     for every, call in events:
       if due(every):
         with logger.paused():

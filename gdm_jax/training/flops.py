@@ -1,0 +1,41 @@
+"""What the network and a training step cost, as XLA counts it before it compiles anything."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from gdm_jax import build
+from gdm_jax.training import step as training_step
+
+
+def network(
+  config: ConfigDict, system: build.System, params: dict, batch: int, gradient: bool = False
+) -> float:
+  """FLOPs of the network on a batch, and of its gradient if asked; `params` may be abstract."""
+  x = jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.float32)
+  alpha = jax.ShapeDtypeStruct((batch, system.process.grouping.num_groups), jnp.float32)
+
+  def forward(params, x, alpha, key):
+    rngs = {'dropout': key}
+    return jnp.sum(system.predict(params, x, alpha, train=gradient, rngs=rngs) ** 2)
+
+  function = jax.grad(forward) if gradient else forward
+  return _count(function, params, x, alpha, jax.eval_shape(jax.random.key, 0))
+
+
+def training(config: ConfigDict, system: build.System) -> float:
+  """FLOPs per image of a whole training step."""
+  config = config.copy_and_resolve_references()
+  config.train.microbatches = 1  # XLA counts the body of a loop once
+  optimizer = build.optimizer(config)
+  state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
+  x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)
+  label = jax.ShapeDtypeStruct((config.train.batch,), jnp.int32)
+  step = training_step.make(config, system, optimizer)
+  return _count(step, state, {'x': x, 'label': label}) / config.train.batch
+
+
+def _count(function, *args):
+  return jax.jit(function).lower(*args).cost_analysis()['flops']
