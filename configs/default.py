@@ -20,6 +20,7 @@ def strategy(grouping: str, groups: tuple = (), order: tuple = (), cuts: tuple =
 def get_config() -> ConfigDict:
   config = ConfigDict()
   config.cpu_devices = 1  # devices that a CPU is split into; a small network uses one core of each
+  config.compilation_cache = ''  # folder that keeps compiled programs between runs; '' is none
   config.seed = 0  # of parameters, data order, training noise and dropout
 
   data = config.data = ConfigDict()
@@ -57,6 +58,7 @@ def get_config() -> ConfigDict:
   train.low_discrepancy = True  # training times on a comb over the batch, else independent
   train.label_dropout = 0.1  # probability of hiding a label, so that sampling can be guided
   train.microbatches = 1  # parts of a batch, one after another, to save memory
+  train.fsdp = 1  # devices that parameters and their moments are divided over; 1: all on each
   train.remat = 'none'  # activations computed again to save memory: none, cheap or blocks
   train.learning_rate = 1e-3  # of Adam, after the ramp
   train.ramp = 10_000_000  # images over which the learning rate rises from 0

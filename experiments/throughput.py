@@ -23,6 +23,7 @@ both and the ratio. It is given --batch, --dtype and --repeats, then the flags, 
 lines 'train: N images/s, ...' (a step on data that is there) and 'sample: N network evaluations'.
 """
 
+import functools
 import json
 import pathlib
 import shlex
@@ -90,13 +91,8 @@ def run(
 
 def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
   """Every number of one entry; seconds, bytes, FLOPs and their rates over all devices."""
-  system, mesh = build.system(config), sharding.mesh()
-  c = config.train
-  if c.batch % (mesh.size * c.microbatches):
-    raise ConfigError(
-      f'train.batch = {c.batch} does not divide over {mesh.size} devices '
-      f'in train.microbatches = {c.microbatches}'
-    )
+  build.check_devices(config)
+  system, mesh = build.system(config), sharding.mesh(config.train.fsdp)
   rows = generate.pieces(build.generation(config, system.strategies))[0]
   if solvers.find(config.sampling.solver).cost(len(rows) - 1) is None:
     raise ConfigError(
@@ -130,7 +126,7 @@ def training(
   config: ConfigDict, system: build.System, data: Source, mesh: Mesh, repeats: int
 ) -> dict:
   """The step on data that is there, as the loop runs it, and bare; its cost and memory."""
-  optimizer, layout = build.optimizer(config), sharding.everywhere(mesh)
+  optimizer = build.optimizer(config)
   iterator = pipeline.batches(
     data,
     config.train.batch,
@@ -140,20 +136,22 @@ def training(
     process_count=jax.process_count(),
   )
   batch = sharding.to_devices(next(iterator), mesh)
-  create = jax.jit(lambda: training_step.create(config, system, optimizer), out_shardings=layout)
-  state = create()
+  create = functools.partial(training_step.create, config, system, optimizer)
+  layout = sharding.divided(mesh, jax.eval_shape(create))
+  state = jax.jit(create, out_shardings=layout)()
+  layouts = layout, sharding.everywhere(mesh)
 
   say('compiling the training step')
   start = time.perf_counter()
   advance = jax.jit(
-    training_step.make(config, system, optimizer), donate_argnums=0, out_shardings=layout
+    training_step.make(config, system, optimizer), donate_argnums=0, out_shardings=layouts
   )
   advance = advance.lower(state, batch).compile()
   compilation = time.perf_counter() - start
 
   say('timing the training step')
   bare = jax.jit(
-    step_cost.bare_step(config, system, optimizer), donate_argnums=0, out_shardings=layout
+    step_cost.bare_step(config, system, optimizer), donate_argnums=0, out_shardings=layouts
   )
   x = jax.jit(training_step.to_model_units)(batch['x'])
   k = system.process.grouping.num_groups

@@ -138,6 +138,16 @@ def source(
     raise
 
 
+def check_devices(config: ConfigDict):
+  """Raises ConfigError where the batch, or a part of it, does not divide over the devices."""
+  devices, c = jax.device_count(), config.train
+  if devices % c.fsdp:
+    raise ConfigError(f'train.fsdp = {c.fsdp} does not divide {devices} devices')
+  if c.batch % (devices * c.microbatches):
+    parts = f' in each of train.microbatches = {c.microbatches}' * (c.microbatches > 1)
+    raise ConfigError(f'train.batch = {c.batch} does not divide over {devices} devices{parts}')
+
+
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
   """Adam with EDM's learning rate: a linear ramp-up and, if asked, a linear fall to zero.
 

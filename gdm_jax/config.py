@@ -12,7 +12,7 @@ from gdm_jax.models.ddpmpp import REMAT
 
 POSITIVE = (
   *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
-  'train.microbatches',
+  *('train.microbatches', 'train.fsdp'),
   *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
   *('sampling.batch', 'complete.variants', 'edit.variants', 'likelihood.num'),
   *('model.channels', 'model.blocks', 'data.memory_gib'),

@@ -167,12 +167,18 @@ def parse(argv: Sequence[str]) -> Command:
 
 
 def prepare(command: Command):
-  """Joins the other processes and splits the CPU; call it before jax does anything.
+  """Joins the other processes, splits the CPU, and opens the cache of compiled programs.
 
-  Raises ConfigError where the others do not come.
+  Call it before jax does anything. Raises ConfigError where the other processes do not come.
   """
   split_cpu(command.config.cpu_devices)
+  import jax
+
   from gdm_jax import distributed
+
+  if command.config.compilation_cache:
+    folder = pathlib.Path(command.config.compilation_cache).expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(folder))
 
   distributed.join(distributed.Cluster(*command.cluster))
 

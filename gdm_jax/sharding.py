@@ -1,23 +1,50 @@
-"""Where arrays live: one mesh of all devices, batches split over it, everything else everywhere."""
+"""Where arrays live: a mesh of all devices, batches split over it, parameters whole or divided."""
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+SMALL = 2**14  # elements of an array that is not worth dividing
 
-def mesh() -> Mesh:
-  """All devices of all processes in a row, the axis named 'data'."""
-  return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
+
+def mesh(fsdp: int = 1) -> Mesh:
+  """All devices of all processes, in rows of `fsdp`; the axes are named 'data' and 'fsdp'."""
+  shape = jax.device_count() // fsdp, fsdp
+  return jax.make_mesh(shape, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
 def split(mesh: Mesh) -> NamedSharding:
-  """The leading axis divided over the devices."""
-  return NamedSharding(mesh, PartitionSpec('data'))
+  """The leading axis divided over all devices."""
+  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
   """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def divided(mesh: Mesh, tree):
+  """The shardings of a training state: of large arrays the longest axis that can, over 'fsdp'.
+
+  What is small, or cannot, is whole on every device, and so is everything where 'fsdp' is 1.
+  """
+  parts = mesh.shape['fsdp']
+
+  def sharding(x):
+    axes = [axis for axis in range(x.ndim) if x.shape[axis] % parts == 0]
+    if parts == 1 or x.size < SMALL or not axes:
+      return everywhere(mesh)
+    longest = max(axes, key=lambda axis: x.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, 'fsdp'))
+
+  return jax.tree.map(sharding, tree)
+
+
+def gathered(mesh: Mesh, tree: dict) -> dict:
+  """Arrays that may be divided, whole on every device."""
+  if mesh.shape['fsdp'] == 1:
+    return tree
+  return jax.jit(lambda x: x, out_shardings=everywhere(mesh))(tree)
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -164,6 +164,12 @@ def test_the_last_of_repeated_flags_counts(tmp_path):
   assert (str(command.workdir), command.mode, command.dry_run) == ('runs/digits', 'train', True)
 
 
+def test_compiled_programs_are_kept_where_asked(tmp_path):
+  cache = f'--config.compilation_cache={tmp_path / "cache"}'
+  assert runs.command(*runs.arguments(tmp_path / 'run', cache)).returncode == 0
+  assert any(file.name.startswith('jit_step') for file in (tmp_path / 'cache').iterdir())
+
+
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('not a folder')
   workdir = tmp_path / 'file' / 'run'

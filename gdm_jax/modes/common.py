@@ -11,14 +11,6 @@ from gdm_jax.data import sources
 from gdm_jax.data.folder import SUFFIXES
 
 
-def check_devices(config: ConfigDict):
-  """Raises ConfigError where the batch does not divide over the devices, or its parts do not."""
-  devices, c = jax.device_count(), config.train
-  if c.batch % (devices * c.microbatches):
-    parts = f' in each of train.microbatches = {c.microbatches}' * (c.microbatches > 1)
-    raise ConfigError(f'train.batch = {c.batch} does not divide over {devices} devices{parts}')
-
-
 def make_workdir(workdir: pathlib.Path, name: str = ''):
   """Creates the folder. Raises ConfigError, about `name`, where it cannot be written."""
   try:

@@ -5,7 +5,6 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from gdm_jax import build
-from gdm_jax.modes import common
 from gdm_jax.training import flops, loop
 
 
@@ -13,7 +12,7 @@ def run(config: ConfigDict):
   """Prints all three. Raises ConfigError."""
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  common.check_devices(config)
+  build.check_devices(config)
   params = jax.eval_shape(system.init, jax.random.key(0))
   print(config)
   print(parameter_overview.get_parameter_overview(params, include_stats=False))

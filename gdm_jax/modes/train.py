@@ -29,13 +29,13 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   system = build.system(config)
   table = build.generation(config, system.strategies)
-  common.check_devices(config)
+  build.check_devices(config)
   check_unchanged(config, workdir)
   source = build.source(config)
   common.check_classes(config, source)
   common.make_workdir(workdir)
 
-  mesh = sharding.mesh()
+  mesh = sharding.mesh(config.train.fsdp)
   primary = jax.process_index() == 0
   iterator = pipeline.batches(
     source,
@@ -60,8 +60,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       rate = decide(logger.images_per_second)  # of one clock, since all must draw as many
       side = _affordable(config.log.grid, len(table) - 1, rate)
       seeds = seeds_of(config)[0] + np.arange(side**2, dtype=np.uint32)
+      ema = sharding.gathered(mesh, state.ema)
       bar = tqdm.tqdm(
-        generator.states(state.ema, table, seeds, build.labels(config, seeds), piece=FRAME),
+        generator.states(ema, table, seeds, build.labels(config, seeds), piece=FRAME),
         desc='samples',
         total=1 + len(generate.pieces(table, FRAME)),
         leave=False,
@@ -78,7 +79,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
         figures.save(workdir / 'progress' / f'{images:010d}.png', figures.overview(frames[-1]))
 
     def measure(state, images):
-      weights = evaluator.Weights(state.ema, int(state.step))
+      weights = evaluator.Weights(sharding.gathered(mesh, state.ema), int(state.step))
       row = evaluator.evaluate(config, evaluation, weights, rows, lambda: bool(stop.now()))
       if row and primary:
         say(f'{images:,} images: {row["metric"]} {row["distance"]}')

@@ -27,9 +27,9 @@ from gdm_jax.training.logger import say
 from gdm_jax.training.step import TrainState
 
 FREE = (
-  *('cpu_devices', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
+  *('cpu_devices', 'compilation_cache', 'log.', 'checkpoint.', 'data.data_dir', 'data.memory_gib'),
   *('sampling.', 'complete.', 'edit.', 'likelihood.', 'evaluation.'),
-  *('train.microbatches', 'train.remat'),
+  *('train.microbatches', 'train.remat', 'train.fsdp'),
 )
 """Keys that may differ between runs in one workdir: they do not touch what is trained."""
 

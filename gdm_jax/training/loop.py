@@ -67,11 +67,12 @@ def start(
   def create():
     return training_step.create(config, system, optimizer(config))
 
-  layout = sharding.everywhere(mesh)
+  abstract = jax.eval_shape(create)
+  layout = sharding.divided(mesh, abstract)
   if checkpoints.latest() is None:
     return jax.jit(create, out_shardings=layout)()
   target = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), jax.eval_shape(create)
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), abstract, layout
   )
   state, position = checkpoints.restore(target)
   iterator.set_state(position)
@@ -100,7 +101,7 @@ def run(
   advance = jax.jit(
     training_step.make(config, system, optimizer(config)),
     donate_argnums=0,
-    out_shardings=sharding.everywhere(mesh),
+    out_shardings=(sharding.divided(mesh, state), sharding.everywhere(mesh)),
   )
   if first < last:
     say('compiling the training step')
