@@ -127,6 +127,16 @@ def test_eight_devices_train_like_one(unbroken, tmp_path):
   assert losses[0] != losses[1]  # other programs, so other rounding: it did use eight
 
 
+def test_a_checkpoint_moves_between_one_two_and_eight_devices(unbroken, tmp_path):
+  workdir = tmp_path / 'run'
+  for steps, devices in ((8, 8), (16, 1), (20, 2), (24, 8)):
+    done = runs.command(*runs.arguments(workdir, steps=steps), devices=devices)
+    assert done.returncode == 0, done.stderr
+  losses = [[row['loss'] for row in runs.metrics(w)] for w in (workdir, unbroken)]
+  assert len(losses[0]) == 24
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, capsys):
   workdir = tmp_path / 'run'
   args = runs.arguments(
