@@ -59,4 +59,4 @@ def overridden() -> set[str]:
 
 def _fail(error, code):
   print(f'error: {error}', file=sys.stderr)
-  sys.exit(code)
+  main.leave(code)

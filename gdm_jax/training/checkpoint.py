@@ -149,7 +149,8 @@ class Checkpoints:
     candidates = list(candidates) or self.steps()[::-1]
     for step in candidates:
       folder = self._folder(step)
-      wrong = files.damage(folder) if files.sealed(folder) else ''
+      first = jax.process_index() == 0  # it decides, so no other need read it all
+      wrong = files.damage(folder) if first and files.sealed(folder) else ''
       if not distributed.decide(bool(wrong)):
         try:
           return step, read(step)
