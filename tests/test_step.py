@@ -2,8 +2,10 @@
 
 import collections
 import functools
+import json
 import logging
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from configs import digits
+from experiments import command, memory
 from gdm_jax import build, main
 from gdm_jax.training import step as training_step
 from tests import runs
@@ -94,6 +97,29 @@ def test_remat_keeps_less():
   none, cheap, blocks = map(kept, ('none', 'cheap', 'blocks'))
   assert cheap < 0.7 * none
   assert blocks < 0.7 * cheap
+
+
+def test_the_plan_of_memory(tmp_path, monkeypatch, capsys):
+  argv = ['', f'--config={runs.ROOT}/configs/digits.py', *runs.TINY]
+  monkeypatch.setattr(sys, 'argv', argv)
+  with jax.enable_x64(False):
+    command.start(memory.run, memory.__doc__, trained=False)
+  found = json.loads(capsys.readouterr().out)
+  config = digits.get_config()
+  config.model.update(channels=8, multipliers=(1,), blocks=1, attention=())
+  with jax.enable_x64(False):
+    state = jax.eval_shape(
+      lambda: training_step.create(config, build.system(config), build.optimizer(config))
+    )
+  bytes_of_state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  assert found['state_gib'] * 2**30 == pytest.approx(bytes_of_state, rel=0.01)
+  assert found['scratch_gib'] > 0
+
+  monkeypatch.setattr(sys, 'argv', [*argv, '--topology=v5e:nowhere'])
+  with pytest.raises(SystemExit) as stop:
+    command.start(memory.run, memory.__doc__, trained=False)
+  assert stop.value.code == 2
+  assert '--topology=v5e:nowhere' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""What a training step needs of a device's memory, by XLA's plan of the compiled step.
+
+  python -m experiments.memory --config=configs/celebahq256_frequency.py \\
+    --config.train.microbatches=8 --config.train.remat=blocks --config.model.dtype=bfloat16 \\
+    --topology=v5e:2x4
+
+Nothing runs: with --topology the step is compiled for a TPU slice that need not be there (pip
+install libtpu; a network for 256 x 256 takes about ten minutes on two cores), else for the devices
+of this machine. `state` is what the step keeps (parameters, moments, averages), `scratch` what it
+needs besides, `peak` the most of all at once where the backend says.
+"""
+
+import functools
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from experiments import command
+from gdm_jax import build, sharding
+from gdm_jax.config import ConfigError
+from gdm_jax.training import step as training_step
+
+
+def run(config, _, *, topology: str = ''):
+  """Prints the plan as JSON, GiB a device. Raises ConfigError for a topology that is none."""
+  mesh = _mesh(topology, config.train.fsdp)
+  system, optimizer = build.system(config), build.optimizer(config)
+  batch = config.train.batch
+  if batch % (mesh.size * config.train.microbatches):
+    raise ConfigError(f'train.batch = {batch} does not divide over {mesh.size} devices')
+  state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
+  layout = sharding.divided(mesh, state)
+  split = sharding.split(mesh)
+
+  def abstract(x, where):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+  examples = {
+    'x': jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.uint8, sharding=split),
+    'label': jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=split),
+  }
+  step = jax.jit(
+    training_step.make(config, system, optimizer),
+    donate_argnums=0,
+    out_shardings=(layout, sharding.everywhere(mesh)),
+  )
+  plan = step.lower(jax.tree.map(abstract, state, layout), examples).compile().memory_analysis()
+  report = {
+    'device': f'{mesh.size} x {mesh.devices.flat[0].device_kind}',
+    'batch': batch,
+    **{key: config.train[key] for key in ('microbatches', 'remat', 'fsdp')},
+    'dtype': config.model.dtype,
+    'state_gib': plan.alias_size_in_bytes / 2**30,
+    'scratch_gib': plan.temp_size_in_bytes / 2**30,
+    'peak_gib': plan.peak_memory_in_bytes / 2**30,
+  }
+  print(json.dumps(report, indent=2))
+
+
+def _mesh(topology, fsdp):
+  if not topology:
+    return sharding.mesh(fsdp)
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to be asked
+  try:
+    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+  except Exception as error:
+    raise ConfigError(f'--topology={topology}: {error}; it needs libtpu') from None
+  return Mesh(np.array(devices).reshape(-1, fsdp), ('data', 'fsdp'))
+
+
+if __name__ == '__main__':
+  command.start(run, __doc__, trained=False)
