@@ -63,7 +63,6 @@ def run(
     rebuilt = subject.decode(edit(lambda p: latents.keep(basis, p, count), z))
     found = subject.perceive(rebuilt)
     values = {
-      **dict.fromkeys(VALUES, ''),
       'variance': variance(seen.reshape(fixed, variants, -1)),
       'distance': distance(found, was),
       'pixels': float(np.sqrt(((rebuilt - x) ** 2).mean())),

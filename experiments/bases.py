@@ -13,8 +13,6 @@ an image on a CPU. A basis that was measured on this device is not measured agai
 import functools
 import math
 import pathlib
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +20,7 @@ import numpy as np
 
 from experiments import command, report
 from experiments.subject import check_counts
+from experiments.throughput import median
 from gdm_jax import basis as bases
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
@@ -101,7 +100,7 @@ def cost(basis: Basis, shape: tuple[int, ...]) -> dict[str, float]:
   size = basis.ranks.size
   return {
     'orthogonality_error': orthogonality_error(basis),
-    'seconds': seconds(lambda: program(x)),
+    'seconds': median(lambda: program(x), REPEATS),
     'flop': program.cost_analysis()['flops'],
     'temporary_mib': program.memory_analysis().temp_size_in_bytes / 2**20,
     'dense_mib': size**2 * 4 / 2**20,
@@ -115,7 +114,7 @@ def network_cost(config, system: System, batch: int) -> dict[str, float]:
   x = jnp.zeros((batch, *config.data.shape))
   program = jax.jit(system.predict).lower(params, x, alpha).compile()
   return {
-    'network_seconds': seconds(lambda: program(params, x, alpha)),
+    'network_seconds': median(lambda: program(params, x, alpha), REPEATS),
     'network_flop': program.cost_analysis()['flops'],
   }
 
@@ -130,16 +129,6 @@ def orthogonality_error(basis: Basis) -> float:
   diagonal = np.abs(np.outer(first[0], second[0]) - 1).max()
   beside = max(first[1].max() * second[0].max(), second[1].max() * first[0].max())
   return float(max(diagonal, beside))
-
-
-def seconds(call) -> float:
-  """The median time of a compiled call, after one that is not counted."""
-  times = []
-  for _ in range(REPEATS + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times[1:])
 
 
 if __name__ == '__main__':

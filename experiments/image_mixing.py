@@ -44,7 +44,7 @@ def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3):
     (x, z, was), (_, other, theirs) = encoded()
     mixed = subject.decode(edit(lambda p, q: latents.swap(subject.basis, p, q, mask)[0], z, other))
     found = subject.perceive(mixed)
-    values = dict.fromkeys(VALUES, '')
+    values = {}
     if subject.classified:
       now, before, reference = map(subject.classes, (found, was, theirs))
       values['changed'], values['changed_error'] = share(now != before)

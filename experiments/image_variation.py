@@ -52,7 +52,6 @@ def run(
     varied = edit(lambda p: latents.resample(basis, p, fresh, ~mask), z)
     found = subject.perceive(subject.decode(varied))
     values = {
-      **dict.fromkeys(VALUES, ''),
       'variance': variance(found.reshape(images, variants, -1)),
       'distance': distance(found, was),
     }

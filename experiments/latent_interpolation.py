@@ -45,7 +45,6 @@ def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
     moved = edit(lambda p, q: latents.interpolate(basis, p, q, weight, mask, c.spherical), z, other)
     found = subject.perceive(subject.decode(moved))
     values = {
-      **dict.fromkeys(VALUES, ''),
       'distance': distance(found, was) / distance(theirs, was),
     }
     if subject.classified:

@@ -57,7 +57,6 @@ def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
   def measure(rank, strength):
     was, found = moved(rank, 0.0), moved(rank, strength)
     values = {
-      **dict.fromkeys(VALUES, ''),
       'distance': distance(found, was) / apart(),
       'common': common_share(found - was),
     }

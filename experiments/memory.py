@@ -28,11 +28,11 @@ from gdm_jax.training import step as training_step
 
 def run(config, _, *, topology: str = ''):
   """Prints the plan as JSON, GiB a device. Raises ConfigError for a topology that is none."""
-  mesh = _mesh(topology, config.train.fsdp)
+  devices = _devices(topology) if topology else jax.devices()
+  build.check_devices(config, len(devices))
+  mesh = Mesh(np.array(devices).reshape(-1, config.train.fsdp), ('data', 'fsdp'))
   system, optimizer = build.system(config), build.optimizer(config)
   batch = config.train.batch
-  if batch % (mesh.size * config.train.microbatches):
-    raise ConfigError(f'train.batch = {batch} does not divide over {mesh.size} devices')
   state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
   layout = sharding.divided(mesh, state)
   split = sharding.split(mesh)
@@ -62,15 +62,12 @@ def run(config, _, *, topology: str = ''):
   print(json.dumps(report, indent=2))
 
 
-def _mesh(topology, fsdp):
-  if not topology:
-    return sharding.mesh(fsdp)
+def _devices(topology):
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to be asked
   try:
-    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
   except Exception as error:
     raise ConfigError(f'--topology={topology}: {error}; it needs libtpu') from None
-  return Mesh(np.array(devices).reshape(-1, fsdp), ('data', 'fsdp'))
 
 
 if __name__ == '__main__':

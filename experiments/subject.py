@@ -56,7 +56,7 @@ class Subject(study.Model):
 
     perceived: whether they depend on `evaluation.features`. Raises ConfigError.
     """
-    self.results = workdir / name
+    self.results, self._values = workdir / name, values
     super().__init__(config, workdir, workdir)
     c = self.config
     strategy, _ = build.order_of(c, self.system.strategies)
@@ -90,11 +90,11 @@ class Subject(study.Model):
     return features.find(self.config, self.folder / 'evaluation')
 
   def cell(self, measure: Callable[[], Mapping[str, object]], **key) -> dict[str, str]:
-    """The row of a key: measured, unless it is there."""
+    """The row of a key: measured, unless it is there; values that `measure` leaves out are ''."""
     key = {**self._key, **key}
     if key not in self.cells:
       found = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in measure().items()}
-      self.cells.add({**key, **found})
+      self.cells.add({**key, **dict.fromkeys(self._values, ''), **found})
     return self.cells.get(key)
 
   @functools.cached_property

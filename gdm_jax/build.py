@@ -138,9 +138,12 @@ def source(
     raise
 
 
-def check_devices(config: ConfigDict):
-  """Raises ConfigError where the batch, or a part of it, does not divide over the devices."""
-  devices, c = jax.device_count(), config.train
+def check_devices(config: ConfigDict, count: int | None = None):
+  """Raises ConfigError where the batch, or a part of it, does not divide over the devices.
+
+  count: of devices, by default all that are there.
+  """
+  devices, c = count or jax.device_count(), config.train
   if devices % c.fsdp:
     raise ConfigError(f'train.fsdp = {c.fsdp} does not divide {devices} devices')
   if c.batch % (devices * c.microbatches):

@@ -1,5 +1,7 @@
 """Where arrays live: a mesh of all devices, batches split over it, parameters whole or divided."""
 
+import functools
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -44,7 +46,13 @@ def gathered(mesh: Mesh, tree: dict) -> dict:
   """Arrays that may be divided, whole on every device."""
   if mesh.shape['fsdp'] == 1:
     return tree
-  return jax.jit(lambda x: x, out_shardings=everywhere(mesh))(tree)
+  return _gather(mesh)(tree)
+
+
+@functools.cache
+def _gather(mesh):
+  """One program for all calls."""
+  return jax.jit(lambda x: x, out_shardings=everywhere(mesh))
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
