@@ -44,6 +44,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 MODES = ('train', 'sample', 'complete', 'edit', 'likelihood', 'evaluate', 'reference')
+YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'  # what XLA hands to that library, on a CPU
 LINGER = 3.0  # seconds between the end of the other processes and that of process 0
 
 
@@ -171,6 +172,7 @@ def prepare(command: Command):
 
   Call it before jax does anything. Raises ConfigError where the other processes do not come.
   """
+  choose_convolutions(command.config.cpu_devices)
   split_cpu(command.config.cpu_devices)
   import jax
 
@@ -196,6 +198,22 @@ def split_cpu(devices: int):
     if jax.config.jax_num_cpu_devices == devices:
       return  # a second time it could not be set, once jax has begun
     jax.config.update('jax_num_cpu_devices', devices)
+
+
+def choose_convolutions(devices: int):
+  """Lets XLA's own convolutions run where the CPU is one device; call it before jax does anything.
+
+  jax 0.10 hands convolutions to YNNPACK. That is faster on one core, so where each device has
+  one, and slower and less exact on several; the README's table says by how much. XLA_FLAGS that
+  choose go first. Other versions of jax are left alone: XLA aborts at a flag it does not know.
+  """
+  given = os.environ.get('XLA_FLAGS', '')
+  if devices > 1 or YNNPACK in given:
+    return
+  import jax
+
+  if jax.__version_info__[:2] == (0, 10):
+    os.environ['XLA_FLAGS'] = f'{given} --{YNNPACK}=-individual_convolution'.strip()
 
 
 def _empty_tuples(config):
