@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from gdm_jax import main
+from gdm_jax import machine, main
 from gdm_jax.config import ConfigError
 from gdm_jax.data.sources import DataError
 from gdm_jax.evaluation.evaluator import EvaluationError
@@ -29,6 +29,8 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
       parser.add_argument(f'--{name}', type=type(p.default), default=p.default, help='%(default)r')
   own, rest = parser.parse_known_args(sys.argv[1:] or ['--help'])
   argv = [sys.argv[0], *rest]
+  if run.__module__ == '__main__':  # and not a part of another program
+    machine.use_huge_pages()
   try:
     config, workdir, *_ = asked = main.parse(argv)
     main.prepare(asked)

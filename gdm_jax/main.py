@@ -43,8 +43,9 @@ from typing import NamedTuple
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from gdm_jax import machine
+
 MODES = ('train', 'sample', 'complete', 'edit', 'likelihood', 'evaluate', 'reference')
-YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'  # what XLA hands to that library, on a CPU
 LINGER = 3.0  # seconds between the end of the other processes and that of process 0
 
 
@@ -172,8 +173,8 @@ def prepare(command: Command):
 
   Call it before jax does anything. Raises ConfigError where the other processes do not come.
   """
-  choose_convolutions(command.config.cpu_devices)
-  split_cpu(command.config.cpu_devices)
+  machine.choose_convolutions(command.config.cpu_devices)
+  machine.split_cpu(command.config.cpu_devices)
   import jax
 
   from gdm_jax import distributed
@@ -183,37 +184,6 @@ def prepare(command: Command):
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
   distributed.join(distributed.Cluster(*command.cluster))
-
-
-def split_cpu(devices: int):
-  """Makes that many devices of the CPU; call it before jax does anything.
-
-  XLA runs convolutions of few channels on one core, whatever there are; two devices use two.
-  XLA_FLAGS that say how many go first.
-  """
-  said = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-  if devices > 1 and not said:
-    import jax
-
-    if jax.config.jax_num_cpu_devices == devices:
-      return  # a second time it could not be set, once jax has begun
-    jax.config.update('jax_num_cpu_devices', devices)
-
-
-def choose_convolutions(devices: int):
-  """Lets XLA's own convolutions run where the CPU is one device; call it before jax does anything.
-
-  jax 0.10 hands convolutions to YNNPACK. That is faster on one core, so where each device has
-  one, and slower and less exact on several; the README's table says by how much. XLA_FLAGS that
-  choose go first. Other versions of jax are left alone: XLA aborts at a flag it does not know.
-  """
-  given = os.environ.get('XLA_FLAGS', '')
-  if devices > 1 or YNNPACK in given:
-    return
-  import jax
-
-  if jax.__version_info__[:2] == (0, 10):
-    os.environ['XLA_FLAGS'] = f'{given} --{YNNPACK}=-individual_convolution'.strip()
 
 
 def _empty_tuples(config):
@@ -278,4 +248,5 @@ def leave(code: int):
 
 
 if __name__ == '__main__':
+  machine.use_huge_pages()
   leave(main(sys.argv))

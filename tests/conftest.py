@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 
-from gdm_jax import main
+from gdm_jax import machine
 
 _cache = os.environ.get('GDM_JAX_TEST_CACHE')  # of the process that started this worker
 if not _cache:
@@ -19,4 +19,4 @@ os.environ.update(
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
   XLA_FLAGS='--xla_backend_optimization_level=0',
 )
-main.choose_convolutions(1)  # as a run does, so that both compute the same bits
+machine.choose_convolutions(1)  # as a run does, so that both compute the same bits

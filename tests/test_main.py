@@ -244,26 +244,3 @@ def test_training_needs_no_tensorflow(tmp_path):
     check=False,
   )
   assert result.returncode == 0, result.stderr
-
-
-CONVOLUTION = """
-import sys, jax
-from gdm_jax import main
-main.prepare(main.parse(sys.argv))
-convolve = jax.jit(lambda x, w: jax.lax.conv(x, w, (1, 1), 'SAME'))
-program = convolve.lower(jax.numpy.ones((8, 32, 16, 16)), jax.numpy.ones((32, 32, 3, 3))).compile()
-print('ynn_fusion' in program.as_text(), len(jax.devices()))
-"""
-
-
-@pytest.mark.parametrize(
-  ('devices', 'flags', 'printed'),
-  [
-    (1, '', 'False 1'),
-    (2, '', 'True 2'),
-    (1, '--xla_cpu_experimental_ynn_fusion_type=+individual_convolution', 'True 1'),
-  ],
-)
-def test_only_a_cpu_of_several_devices_convolves_by_ynnpack(devices, flags, printed):
-  overrides = ['--config=configs/digits.py', f'--config.cpu_devices={devices}']
-  assert runs.python('-c', CONVOLUTION, *overrides, XLA_FLAGS=flags).stdout.strip() == printed

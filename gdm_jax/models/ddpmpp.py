@@ -156,7 +156,8 @@ class Block(nn.Module):
     h = checkpoint_name(h, 'product')
     h += dense(self.channels, self.dtype, name='affine')(emb)[:, None, None]
     h = nn.silu(GroupNorm(name='norm1')(h)).astype(self.dtype)
-    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    if train and self.dropout:
+      h = drop(self.make_rng('dropout'), h, self.dropout)
     h = conv3x3(self.channels, self.dtype, gain=1e-5, name='conv1')(h)
     h = checkpoint_name(h, 'product')
 
@@ -219,6 +220,19 @@ def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.D
 
 def _xavier(gain):
   return nn.initializers.variance_scaling(gain**2, 'fan_avg', 'uniform')
+
+
+def drop(key: jax.Array, x: Float[Array, 'b h w c'], probability: float) -> Float[Array, 'b h w c']:
+  """Dropout (Srivastava et al. 2014): zeroes each activation, or divides it by the chance to stay.
+
+  The random words are what this costs, so each decides on two activations, and the probability
+  is a multiple of 2 ** -16.
+  """
+  height = x.shape[1]
+  words = jax.random.bits(key, (x.shape[0], -(-height // 2), *x.shape[2:]), 'uint32')
+  halves = jnp.concatenate([words >> 16, words & 0xFFFF], axis=1)[:, :height]
+  dropped = min(round(probability * 2**16), 2**16 - 1)
+  return jnp.where(halves < dropped, 0, x / (1 - dropped / 2**16))
 
 
 def average_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from gdm_jax.models.ddpmpp import DDPMPP, Block, GroupNorm, params_from_reference
+from gdm_jax.models.ddpmpp import DDPMPP, Block, GroupNorm, drop, params_from_reference
 from tests.golden_weights import weight
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -182,6 +182,31 @@ def test_dropout_acts_in_training_alone(network):
   np.testing.assert_array_equal(first, again)
   assert np.abs(first - other).max() > 1e-2
   assert np.abs(first - forward()).max() > 1e-2
+
+
+@pytest.mark.parametrize(('probability', 'height'), [(0.13, 64), (0.5, 63), (0.9, 1)])
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+def test_dropout_keeps_the_mean_and_each_decision_is_its_own(probability, height, dtype):
+  x = jnp.ones((16, height, 64, 32), dtype)
+  y = drop(jax.random.key(0), x, probability)
+  assert y.dtype == dtype
+  dropped = np.asarray(y == 0, np.float64)
+  np.testing.assert_allclose(y[y != 0].astype(float), 1 / (1 - probability), rtol=0.01)
+
+  def within(mean, variance, count):
+    assert abs(mean) < 5 * np.sqrt(variance / count), mean
+
+  variance = probability * (1 - probability)
+  within(dropped.mean() - probability, variance, dropped.size)
+  centred = dropped - probability
+  # The two that share a random word are half a height apart.
+  for shift, axis in [(1, 0), (1, 2), (1, 3), *[(-(-height // 2), 1)] * (height > 1)]:
+    products = centred * np.roll(centred, shift, axis)
+    within(products.mean(), variance**2, products.size)
+
+
+def test_dropout_of_almost_all_divides_by_no_zero():
+  assert np.isfinite(drop(jax.random.key(0), jnp.ones((8, 64, 64, 8)), 0.999999)).all()
 
 
 @pytest.mark.parametrize('label', ['class_label', 'augment_label'])
