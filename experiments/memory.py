@@ -16,9 +16,7 @@ import os
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh
 
 from experiments import command
 from gdm_jax import build, sharding
@@ -30,7 +28,7 @@ def run(config, _, *, topology: str = ''):
   """Prints the plan as JSON, GiB a device. Raises ConfigError for a topology that is none."""
   devices = _devices(topology) if topology else jax.devices()
   build.check_devices(config, len(devices))
-  mesh = Mesh(np.array(devices).reshape(-1, config.train.fsdp), ('data', 'fsdp'))
+  mesh = sharding.mesh(config.train.fsdp, devices)
   system, optimizer = build.system(config), build.optimizer(config)
   batch = config.train.batch
   state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))

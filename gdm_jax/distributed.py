@@ -2,7 +2,6 @@
 
 import collections
 import os
-import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ class Cluster(NamedTuple):
 def join(cluster: Cluster):
   """Joins the other processes of the run; call it before jax touches a device.
 
-  They are those of the command line, or of SLURM or a TPU pod slice where the environment names
+  They are those of the command line, or of SLURM or a TPU slice of GKE where the environment names
   several, or, with `detect`, whatever jax finds. Raises ConfigError for a part of the three flags,
   and where the others do not come.
   """
@@ -43,11 +42,16 @@ def join(cluster: Cluster):
     )
   if not any(given) and not (detect or _several()):
     return
+  # Else jax takes SIGTERM, to note it and do nothing.
+  jax.config.update('jax_enable_preemption_service', False)
+  # What is said is not to be mixed with what jax finds, such as the GPU of SLURM's task.
+  explicit, how = (explicit, 'deactivate') if any(given) else ((), None)
   try:
-    jax.distributed.initialize(*(explicit if any(given) else ()), heartbeat_timeout_seconds=SILENCE)
+    jax.distributed.initialize(
+      *explicit, cluster_detection_method=how, heartbeat_timeout_seconds=SILENCE
+    )
   except (RuntimeError, ValueError) as error:
     raise ConfigError(f'the processes of the run did not meet: {error}') from None
-  signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax has taken it, to note it and do nothing
 
 
 def _several():

@@ -1,11 +1,16 @@
-"""Files that are whole or not there; checksums that tell whether a folder still is as it was."""
+"""Files that are whole or not there; full disks; checksums that tell if a folder is as it was."""
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
+
+FULL = {errno.ENOSPC: 'the disk is full', errno.EDQUOT: 'the quota of the disk is used up'}
+"""Errors of the system where there is no room, and how to call them."""
 
 CHECKSUMS = 'checksums.json'
 
@@ -22,10 +27,25 @@ def whole(file: pathlib.Path) -> Iterator[BinaryIO]:
     temporary.unlink(missing_ok=True)
 
 
-def seal(folder: pathlib.Path):
-  """Leaves the checksum of every file of a folder in it, unless it is sealed."""
+@contextlib.contextmanager
+def telling_full_disk() -> Iterator[None]:
+  """Raises OSError of FULL where a library says so in an error of its own, not always the last."""
+  try:
+    yield
+  except Exception as error:
+    said, cause = '', error
+    while cause:
+      said, cause = f'{said}\n{cause}'.lower(), cause.__cause__ or cause.__context__
+    for number in FULL:
+      if (full := os.strerror(number)).lower() in said:
+        raise OSError(number, full) from error
+    raise
+
+
+def seal(folder: pathlib.Path, but: str = ''):
+  """Leaves the checksum of every file of a folder in it, but for one name, unless it is sealed."""
   if not (folder / CHECKSUMS).exists():
-    found = {name: _checksum(folder / name) for name in _names(folder)}
+    found = {name: _checksum(folder / name) for name in _names(folder) if name != but}
     with whole(folder / CHECKSUMS) as f:
       f.write(json.dumps(found, indent=0).encode())
 

@@ -23,7 +23,7 @@
   --dry_run     print the config, the parameters and the cost, and exit
 
 Several machines run as one where each runs this command, with a --workdir that all see. SLURM and
-TPU pod slices are recognised; --distributed asks jax for what else there is, and elsewhere
+TPU slices of GKE are recognised; --distributed asks jax for other TPU slices, and elsewhere
 --coordinator (an address of process 0), --num_processes and --process_id say it.
 
 To resume, run the same command again. Ctrl-C and SIGTERM save first. The modes after training
@@ -31,7 +31,6 @@ take the model as the workdir's config.json describes it.
 Exit codes: 0 done, 1 training failed, 2 bad input, 128 + n stopped by signal n.
 """
 
-import errno
 import os
 import pathlib
 import re
@@ -83,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
   from gdm_jax.config import ConfigError
   from gdm_jax.data.sources import DataError
   from gdm_jax.evaluation.evaluator import EvaluationError
+  from gdm_jax.files import FULL
   from gdm_jax.modes import complete, describe, edit, evaluate, likelihood, sample, train
   from gdm_jax.training.checkpoint import adopt_model
   from gdm_jax.training.loop import Interrupted, TrainingError
@@ -113,13 +113,15 @@ def main(argv: Sequence[str]) -> int:
     print(stop, file=sys.stderr)
     return 128 + stop.signal
   except OSError as error:
-    if error.errno != errno.ENOSPC:
+    if error.errno in FULL:
+      return _fail(
+        f'{command.workdir}: {FULL[error.errno]}; the checkpoints that were saved whole are as '
+        'they were. Make room, and run the same command again',
+        1,
+      )
+    if not (isinstance(error, TimeoutError) and jax.process_count() > 1):
       raise
-    return _fail(
-      f'{command.workdir}: the disk is full; the checkpoints that were saved whole are as they '
-      'were. Make room, and run the same command again',
-      1,
-    )
+    return _fail(f'another process did not write its part of a checkpoint: {error}', 1)
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
@@ -184,6 +186,8 @@ def prepare(command: Command):
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
   distributed.join(distributed.Cluster(*command.cluster))
+  if jax.distributed.is_initialized():
+    sys.excepthook = _leave_uncaught
 
 
 def _empty_tuples(config):
@@ -245,6 +249,11 @@ def leave(code: int):
       time.sleep(LINGER)
     os._exit(code)
   sys.exit(code)
+
+
+def _leave_uncaught(*error):
+  sys.__excepthook__(*error)
+  leave(1)
 
 
 if __name__ == '__main__':

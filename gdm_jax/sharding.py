@@ -1,6 +1,7 @@
 """Where arrays live: a mesh of all devices, batches split over it, parameters whole or divided."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -9,10 +10,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 SMALL = 2**14  # elements of an array that is not worth dividing
 
 
-def mesh(fsdp: int = 1) -> Mesh:
-  """All devices of all processes, in rows of `fsdp`; the axes are named 'data' and 'fsdp'."""
-  shape = jax.device_count() // fsdp, fsdp
-  return jax.make_mesh(shape, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices of all processes, in rows of `fsdp`; the axes are named 'data' and 'fsdp'.
+
+  In the order of the processes, so that rows of a batch are where their process is. `jax.make_mesh`
+  would follow the wires of a TPU slice instead, and refuses several machines of GPUs.
+  """
+  devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+  grid = np.array(devices).reshape(-1, fsdp)
+  return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
 def split(mesh: Mesh) -> NamedSharding:

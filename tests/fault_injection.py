@@ -4,7 +4,8 @@
 
 Trains digits, tiny, unbroken; then in another workdir, where every start is killed at a random
 moment: while it begins, while it trains, or while it writes a checkpoint; by SIGKILL, or by
-SIGTERM, at which it saves. Exit code 1 where the ends differ.
+SIGTERM, at which it saves. Whatever the moment, every checkpoint that is there is whole and sealed.
+Exit code 1 where the ends differ.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from gdm_jax import files
 from tests import (
   conftest,  # noqa: F401 (compiles fast, in the processes started here too)
   runs,
@@ -122,6 +124,9 @@ def _kill(workdir, steps, dice):
   if code not in CODES[number]:
     raise SystemExit(f'{number.name} at its {moment}: code {code}\n{said.read_text()}')
   saved = runs.steps_saved(workdir) if checkpoints.exists() else []
+  for step in saved:
+    if wrong := files.damage(checkpoints / str(step)):
+      raise SystemExit(f'{number.name} at its {moment}: checkpoint {step} is not whole: {wrong}')
   left = ', and one half written' if any(checkpoints.glob(HALF_WRITTEN)) else ''
   return (
     f'{number.name} when {moment}, after step {last_step(workdir)}; exit code {code}, newest '

@@ -251,6 +251,21 @@ def test_a_full_disk_costs_no_checkpoint_that_was_saved(unbroken, disk):
   assert runs.steps_saved(workdir) == runs.steps_saved(unbroken)
 
 
+@pytest.mark.parametrize('number', files.FULL)
+def test_no_room_is_told_wherever_it_was_said(number):
+  first = ValueError(f'tensorstore: {os.strerror(number)}: some/file')
+  last = RuntimeError('waited for the others in vain')
+  last.__context__ = first
+  with pytest.raises(OSError, match=os.strerror(number)) as told, files.telling_full_disk():
+    raise last
+  assert told.value.errno == number
+
+
+def test_other_errors_are_not_taken_for_a_full_disk():
+  with pytest.raises(RuntimeError, match='another error'), files.telling_full_disk():
+    raise RuntimeError('another error')
+
+
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):
   workdir = tmp_path / 'run'
   args = runs.arguments(workdir, steps=100_000, save_every=100_000)

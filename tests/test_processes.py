@@ -202,6 +202,16 @@ def test_where_one_is_killed_the_other_ends_with_a_message(killed, tmp_path):
     assert any(some in both.said(1 - killed) for some in words)
 
 
+def test_where_one_fails_unforeseen_the_other_ends_too(tmp_path):
+  workdir = tmp_path / 'run'
+  (workdir / '.lock').mkdir(parents=True)  # process 0 alone opens it
+  with Pair(tmp_path, arguments(workdir, **FOREVER)) as both:
+    until(lambda: both.processes[0].poll() is not None, seconds=60)
+    assert both.processes[0].returncode == 1
+    assert 'IsADirectoryError' in both.said(0)
+    assert both.processes[1].wait(60) != 0
+
+
 def test_a_signal_ends_what_has_nothing_to_save(one, tmp_path):
   folder = tmp_path / 'samples'
   there = f'--config.sampling.folder={folder}'

@@ -20,7 +20,8 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 
+# srun does not take --cpus-per-task from above by itself.
 # TERM reaches the processes, not this shell, 300 seconds before the time is over (SLURM may be 60
 # seconds early): enough for some steps and a checkpoint. They stop one after the other, so the step
 # is not killed when the first of them ends, but --wait seconds later.
-srun --kill-on-bad-exit=0 --wait=120 python -m gdm_jax.main "$@"
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=120 python -m gdm_jax.main "$@"

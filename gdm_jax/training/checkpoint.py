@@ -4,11 +4,8 @@ A checkpoint holds the EMA parameters (all that generation needs), the rest of t
 the position in the data, and what it was made with.
 """
 
-import contextlib
-import errno
 import importlib.metadata
 import json
-import os
 import pathlib
 import time
 from collections.abc import Collection
@@ -43,20 +40,27 @@ ADOPTED = (
 )
 """Keys that the modes after training take from the workdir, unless they are given."""
 
+WAIT = 600  # seconds from when a process has written its part until all have
+UNNAMED = '*.orbax-checkpoint-tmp*'  # what is being written
+WRITTEN_LAST = '_CHECKPOINT_METADATA'  # the times of writing, not needed for reading
+
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
 class Checkpoints:
   """The checkpoints of one workdir; a context manager that waits for pending writes.
 
-  Each is sealed with the checksums of its files when it has been written, by the time of the next.
+  Each is sealed with the checksums of its files before it gets its name.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     """keep: how many to keep when saving; None only reads, and leaves unfinished writes alone."""
-    self._workdir, self._begun = workdir, None  # the step whose writing was begun last
+    self._workdir = workdir
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=keep is not None
+      max_to_keep=keep,
+      cleanup_tmp_directories=keep is not None,
+      single_host_load_and_broadcast=True,  # all know of the same steps
+      async_options=ocp.AsyncOptions(timeout_secs=WAIT, post_finalization_callback=self._seal),
     )
     self._manager = ocp.CheckpointManager(
       (workdir / 'checkpoints').absolute(),
@@ -80,11 +84,11 @@ class Checkpoints:
 
   def latest(self) -> int | None:
     """The newest step that has been saved whole, to the best of our knowledge."""
-    return self._manager.latest_step()
+    return max(self.steps(), default=None)
 
   def steps(self) -> list[int]:
     """The steps that have been saved whole, ascending."""
-    return sorted(self._manager.all_steps())
+    return sorted(map(int, self._manager.all_steps()))
 
   def save(self, state: TrainState, data: dict, config: ConfigDict):
     """Starts writing the state and the data iterator's position; returns at once.
@@ -95,9 +99,8 @@ class Checkpoints:
     if step in self.steps():
       return
     self._finish()
-    self._begun = step
     about = {'config': json.loads(config.to_json()), 'versions': versions()}
-    with _disk_full():
+    with files.telling_full_disk():
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -177,11 +180,14 @@ class Checkpoints:
       self._manager.reload()
 
   def _finish(self):
-    """Waits until what was begun is written, and seals it: not what others left unsealed."""
-    with _disk_full():
+    """Waits until what was begun is written."""
+    with files.telling_full_disk():
       self._manager.wait_until_finished()
-      if self._begun in self.steps() and jax.process_index() == 0:
-        files.seal(self._folder(self._begun))
+
+  def _seal(self):
+    """Orbax calls it in the background of process 0, when all is written but has no name yet."""
+    for folder in (self._workdir / 'checkpoints').glob(UNNAMED):
+      files.seal(folder, but=WRITTEN_LAST)
 
   def _folder(self, step):
     return self._workdir / 'checkpoints' / str(step)
@@ -223,18 +229,6 @@ def trained(
       if there:
         return checkpoints.restore_ema(target, wanted)
   raise ConfigError(f'--workdir={workdir} holds no checkpoint; train first')
-
-
-@contextlib.contextmanager
-def _disk_full():
-  """Raises OSError for a full disk, which orbax says in several ways."""
-  try:
-    yield
-  except Exception as error:
-    full = os.strerror(errno.ENOSPC)
-    if full.lower() in str(error).lower():
-      raise OSError(errno.ENOSPC, full) from error
-    raise
 
 
 def versions() -> dict[str, str]:
