@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gdm_jax import files, main
-from gdm_jax.training import lock
+from gdm_jax.training import checkpoint, lock
 from tests import fault_injection, runs
 from tests.fault_injection import last_step, until
 
@@ -176,6 +176,13 @@ def test_samples_are_of_the_checkpoint_before_a_damaged_one(workdir, capsys):
   assert f'4 samples of step {STEPS - 2} ' in error
   assert not (workdir / 'damaged').exists()  # a mode that only reads leaves it where it is
   assert runs.steps_saved(workdir)[-1] == STEPS
+
+
+@pytest.mark.parametrize('harm', [overwrite, truncate, os.unlink])
+def test_what_is_written_after_the_seal_is_not_needed(harm, workdir, capsys):
+  harm(workdir / 'checkpoints' / str(STEPS) / checkpoint.WRITTEN_LAST)
+  assert main.main(['', *sampling(workdir)]) == 0
+  assert f'4 samples of step {STEPS} ' in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_that_is_asked_for_is_refused(workdir, capsys):
