@@ -44,9 +44,9 @@ TOUCHED = """
 import ctypes, resource
 from gdm_jax import machine
 machine.use_huge_pages()
-memory = ctypes.create_string_buffer(2**28)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-ctypes.memset(memory, 1, 2**28)
+memory = bytearray(2**28)
+ctypes.memset((ctypes.c_char * 2**28).from_buffer(memory), 1, 2**28)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
