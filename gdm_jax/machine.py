@@ -18,7 +18,7 @@ def use_huge_pages():
   shaken off.
   """
   tunables = os.environ.get('GLIBC_TUNABLES', '')
-  if MALLOC in tunables or sys.gettrace() or not _on_request():
+  if MALLOC in tunables or sys.gettrace() or not on_request():
     return
   os.environ['GLIBC_TUNABLES'] = f'{tunables}:{MALLOC}=1'.lstrip(':')
   sys.stdout.flush()
@@ -26,7 +26,8 @@ def use_huge_pages():
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _on_request():
+def on_request() -> bool:
+  """Whether the kernel gives huge pages to those who ask, and to them alone."""
   return HUGE_PAGES.exists() and '[madvise]' in HUGE_PAGES.read_text()
 
 

@@ -112,20 +112,18 @@ def main(argv: Sequence[str]) -> int:
   except Interrupted as stop:
     print(stop, file=sys.stderr)
     return 128 + stop.signal
-  except OSError as error:
-    if error.errno in FULL:
-      return _fail(
-        f'{command.workdir}: {FULL[error.errno]}; the checkpoints that were saved whole are as '
-        'they were. Make room, and run the same command again',
-        1,
-      )
-    if not (isinstance(error, TimeoutError) and jax.process_count() > 1):
-      raise
-    return _fail(f'another process did not write its part of a checkpoint: {error}', 1)
-  except jax.errors.JaxRuntimeError as error:
+  except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # orbax's, of a barrier
     if jax.process_count() == 1:
       raise
     return _fail(f'the processes cannot go on together: {str(error).splitlines()[0]}', 1)
+  except OSError as error:
+    if error.errno not in FULL:
+      raise
+    return _fail(
+      f'{command.workdir}: {FULL[error.errno]}; the checkpoints that were saved whole are as they '
+      'were. Make room, and run the same command again',
+      1,
+    )
   except KeyboardInterrupt:
     print('interrupted; run the same command again', file=sys.stderr)
     return 130
@@ -252,6 +250,7 @@ def leave(code: int):
 
 
 def _leave_uncaught(*error):
+  """Ends a process by an error that nobody foresaw: the usual end would wait for the others."""
   sys.__excepthook__(*error)
   leave(1)
 
