@@ -16,6 +16,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
+from gdm_jax.models import winograd
+
 SKIP_SCALE = math.sqrt(0.5)
 REMAT = {
   'none': None,
@@ -210,7 +212,23 @@ class GroupNorm(nn.Module):
 
 def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Conv:
   """3x3 convolution with zero padding and EDM's initialisation."""
-  return nn.Conv(features, (3, 3), dtype=dtype, kernel_init=_xavier(gain), **options)
+  init, conv = _xavier(gain), _convolve
+  return nn.Conv(
+    features, (3, 3), dtype=dtype, kernel_init=init, conv_general_dilated=conv, **options
+  )
+
+
+def _convolve(x, kernel, *window, **options):
+  """`jax.lax.conv_general_dilated`, on a CPU by Winograd's algorithm where that is faster."""
+
+  def direct(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, *window, **options)
+
+  if not winograd.pays(x, kernel):
+    return direct(x, kernel)
+  # The backward pass keeps x and the kernel, not what they are transformed into.
+  on_cpu = jax.checkpoint(winograd.conv3x3)
+  return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
 
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
