@@ -233,7 +233,18 @@ def _convolve(x, kernel, *window, **options):
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
   """Linear layer over the last axis, also a 1x1 convolution, with EDM's initialisation."""
-  return nn.Dense(features, dtype=dtype, kernel_init=_xavier(gain), **options)
+  init = _xavier(gain)
+  return nn.Dense(features, dtype=dtype, kernel_init=init, dot_general=_multiply, **options)
+
+
+def _multiply(x, kernel, _, **options):
+  """`jax.lax.dot_general` of the last axis of x, as a product of two matrices.
+
+  With more axes XLA transposes, for the gradient of the kernel on a CPU, what that depends on.
+  """
+  rows = x.reshape(-1, x.shape[-1])
+  product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+  return product.reshape(*x.shape[:-1], -1)
 
 
 def _xavier(gain):
