@@ -27,6 +27,7 @@ from gdm_jax.basis import Basis
 from gdm_jax.build import System
 from gdm_jax.config import ConfigError, naming
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.training import flops
 
 REPEATS = 7
 KEYS = 'basis', 'sigma', 'shape', 'batch', 'parameters', 'dtype', 'device'
@@ -115,7 +116,7 @@ def network_cost(config, system: System, batch: int) -> dict[str, float]:
   program = jax.jit(system.predict).lower(params, x, alpha).compile()
   return {
     'network_seconds': median(lambda: program(params, x, alpha), REPEATS),
-    'network_flop': program.cost_analysis()['flops'],
+    'network_flop': flops.network(config, system, batch),
   }
 
 

@@ -7,10 +7,11 @@ Compilation apart, it times the training step on data that is on the devices alr
 steps of `sampling.solver` at sampling.batch: medians, with the 10th and 90th percentile. And the
 step as the loop runs it, fed by the data pipeline and dispatched ahead, and so the step without
 data and groups (`step_cost.bare_step`): seconds of all repeats over their number. images/s and MFU
-are the loop's. MFU is XLA's count of FLOPs over the best rate of square matrix products in
-model.dtype that this machine reached on all devices; "beside network" is the share of the loop that
-the bare step does not take, 0 where the difference drowns in noise. Run it on an idle machine; on
-two cores the command above takes about ten minutes.
+are the loop's. MFU is XLA's count of FLOPs, convolutions as direct ones, over the best rate of
+square matrix products in model.dtype that this machine reached on all devices: a CPU, which does
+some convolutions with fewer (`models.winograd`), can go beyond 100%. "beside network" is the share
+of the loop that the bare step does not take, 0 where the difference drowns in noise. Run it on an
+idle machine; on two cores the command above takes about ten minutes.
 
 workdir/throughput.json keeps an entry for each device, number of them, batch and dtype, and all of
 them make the table: run it again with another batch. --random_images=N trains on that many random
@@ -107,6 +108,8 @@ def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
     'sampling_batch': config.sampling.batch,
     'solver': config.sampling.solver,
     'repeats': repeats,
+    'training_flop_per_image': flops.training(config, system),
+    'evaluation_flop': flops.network(config, system, 1),
     **training(config, system, data, mesh, repeats),
     **sampling(config, system, rows, mesh, repeats),
   }
@@ -187,7 +190,6 @@ def training(
     'images_per_second': config.train.batch / loop,
     'images_per_second_on_device': config.train.batch / found['step_seconds'],
     'share_beside_network': max(1 - network / loop, 0.0),
-    'training_flop_per_image': flops.training(config, system),
     **_memory(advance),
   }
 
@@ -221,7 +223,6 @@ def sampling(
     **found,
     'evaluations_of_walk': evaluations,
     'evaluations_per_second': evaluations / found['walk_seconds'],
-    'evaluation_flop': flops.network(config, system, params, 1),
   }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import throughput
 from gdm_jax import build, main
+from gdm_jax.config import ConfigError
 from gdm_jax.modes import describe
 from gdm_jax.training import flops
 from tests import experiments, runs
@@ -74,18 +75,25 @@ def test_entries_are_sensible_and_one_for_each_key(tmp_path, monkeypatch, capsys
   assert [line.split()[4] for line in table[1:3]] == ['8', '16']
 
 
-def test_flops_are_those_of_direct_convolutions(tmp_path):
+def test_flops_are_those_of_direct_convolutions(tmp_path, monkeypatch):
   """At 128 images a CPU runs the network in another form than at one, and not the one counted."""
   config = main.parse(['', *runs.arguments(tmp_path, '--config.model.channels=128')]).config
   system = build.system(config)
-  params = jax.eval_shape(system.init, jax.random.key(0))
-  one, many = (flops.network(config, system, params, batch) for batch in (1, 128))
+  one, many = (flops.network(config, system, batch) for batch in (1, 128))
   assert many / 128 == pytest.approx(one, rel=0.01)
 
+  params = jax.eval_shape(system.init, jax.random.key(0))
   x = jax.ShapeDtypeStruct((128, *config.data.shape), 'float32')
   alpha = jax.ShapeDtypeStruct((128, system.process.grouping.num_groups), 'float32')
   run = jax.jit(system.predict).lower(params, x, alpha).cost_analysis()['flops']
   assert run < 0.8 * many
+
+  def no_cpu(backend):
+    raise RuntimeError(f'Unknown backend {backend}')
+
+  monkeypatch.setattr(jax, 'local_devices', no_cpu)
+  with pytest.raises(ConfigError, match='add it to JAX_PLATFORMS: Unknown backend cpu'):
+    flops.network(config, system, 1)
 
 
 def test_a_peer_is_timed_beside(tmp_path, monkeypatch, capsys):

@@ -210,25 +210,27 @@ class GroupNorm(nn.Module):
     return x * scale[:, None, None] + shift[:, None, None]
 
 
-def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Conv:
+def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, name: str | None = None) -> nn.Conv:
   """3x3 convolution with zero padding and EDM's initialisation."""
-  init, conv = _xavier(gain), _convolve
   return nn.Conv(
-    features, (3, 3), dtype=dtype, kernel_init=init, conv_general_dilated=conv, **options
+    features,
+    (3, 3),
+    dtype=dtype,
+    kernel_init=_xavier(gain),
+    conv_general_dilated_cls=lambda: _convolve,
+    name=name,
   )
 
 
 def _convolve(x, kernel, *window, **options):
-  """`jax.lax.conv_general_dilated`, on a CPU by Winograd's algorithm where that is faster."""
+  """`jax.lax.conv_general_dilated` as `conv3x3` has it, by Winograd on a CPU where that pays."""
 
   def direct(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, *window, **options)
 
   if not winograd.pays(x, kernel):
     return direct(x, kernel)
-  # The backward pass keeps x and the kernel, not what they are transformed into.
-  on_cpu = jax.checkpoint(winograd.conv3x3)
-  return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
+  return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
 
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
@@ -240,11 +242,12 @@ def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.D
 def _multiply(x, kernel, _, **options):
   """`jax.lax.dot_general` of the last axis of x, as a product of two matrices.
 
-  With more axes XLA transposes, for the gradient of the kernel on a CPU, what that depends on.
+  With more axes XLA on a CPU would transpose an operand of the kernel's gradient, and compute it
+  anew, with all that it is made of, on the way.
   """
   rows = x.reshape(-1, x.shape[-1])
   product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
-  return product.reshape(*x.shape[:-1], -1)
+  return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def _xavier(gain):

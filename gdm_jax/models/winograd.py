@@ -32,28 +32,31 @@ B[np.abs(B) < 1e-9] = 0  # zeros but for rounding
 
 
 def pays(x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']) -> bool:
-  """Whether `conv3x3` is faster on a CPU, as measured, and as exact as was asked for.
+  """Whether `convolve` is faster on a CPU, as measured, and as exact as was asked for.
 
-  Few tiles do not outweigh the transforms of the kernel, and with few channels a step gains less
-  than compiling it costs. A jax_default_matmul_precision above the default, 'highest' for one,
-  keeps convolutions direct.
+  Few tiles, of all devices together, do not outweigh the transforms of the kernel; with few
+  channels the gain does not repay the longer compilation. Any jax_default_matmul_precision but the
+  default, such as 'highest', keeps convolutions direct.
   """
   batch, height, width, _ = x.shape
   tiles = batch * -(-height // 4) * -(-width // 4)
-  precise = jax.config.jax_default_matmul_precision not in (None, 'default')
-  return x.dtype == jnp.float32 and not precise and min(kernel.shape[2:]) >= 128 and tiles >= 128
+  default = jax.config.jax_default_matmul_precision in (None, 'default')
+  return x.dtype == jnp.float32 and default and min(kernel.shape[2:]) >= 128 and tiles >= 128
 
 
-def conv3x3(x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']) -> Float[Array, 'b h w d']:
+@jax.checkpoint  # a derivative keeps x and the kernel, not what they are transformed into
+def convolve(
+  x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']
+) -> Float[Array, 'b h w d']:
   """The convolution with stride 1 and zero padding, `jax.lax.conv_general_dilated`'s 'SAME'."""
   height, width = x.shape[1:3]
   x = jnp.stack(_combine(B, _tiles(x, 2)))  # j b h w/4 c
   x = jnp.stack(_combine(B, _tiles(x, 2)))  # i j b h/4 w/4 c
   kernel = jnp.stack(_combine(G, _unstack(kernel, 1)))  # j 3 c d
   kernel = jnp.stack(_combine(G, _unstack(kernel, 1)))  # i j c d
-  # One axis of tiles: with three XLA's products for the kernel's gradient are a quarter slower.
+  # One axis of tiles: with three the gradients take XLA a fifth longer.
   flat = x.reshape(36, -1, x.shape[-1]), kernel.reshape(36, *kernel.shape[2:])
-  y = jnp.einsum('ntc,ncd->ntd', *flat).reshape(*x.shape[:-1], -1)
+  y = jnp.einsum('ntc,ncd->ntd', *flat).reshape(*x.shape[:-1], kernel.shape[-1])
   y = jnp.stack(_combine(A, _unstack(y, 0)), 3)  # j b h/4 4 w/4 d
   y = jnp.stack(_combine(A, _unstack(y, 0)), 4)  # b h/4 4 w/4 4 d
   batch, rows, _, columns, _, channels = y.shape

@@ -19,8 +19,8 @@ def run(config: ConfigDict):
 
   count = sum(x.size for x in jax.tree.leaves(params))
   batch, steps = config.train.batch, len(table) - 1
-  train, forward = flops.training(config, system), flops.network(config, system, params, 1)
-  network = flops.network(config, system, params, batch, gradient=True) / batch
+  train, forward = flops.training(config, system), flops.network(config, system, 1)
+  network = flops.network(config, system, batch, gradient=True) / batch
   print(f'parameters          {count:,}')
   print(f'groups              {system.process.grouping.num_groups} (all strategies refined)')
   print(f'network, forward    {forward / 1e9:.3f} GFLOP an image')

@@ -1,7 +1,8 @@
 """What the network and a training step cost, as XLA counts it before it compiles anything.
 
-Counted is what an accelerator would be given, so that a count is the same on every machine: the
-direct form of convolutions, which are fewer FLOPs on a CPU (`models.winograd`).
+Convolutions count as direct ones, though a CPU does some with fewer (`models.winograd`), so that a
+count is the same on every machine. It is jax's CPU that counts: accelerators do not tell before
+they compile.
 """
 
 import functools
@@ -11,13 +12,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gdm_jax import build
+from gdm_jax.config import ConfigError
 from gdm_jax.training import step as training_step
 
 
-def network(
-  config: ConfigDict, system: build.System, params: dict, batch: int, gradient: bool = False
-) -> float:
-  """FLOPs of the network on a batch, and of its gradient if asked; `params` may be abstract."""
+def network(config: ConfigDict, system: build.System, batch: int, gradient: bool = False) -> float:
+  """FLOPs of the network on a batch, and of its gradient if asked."""
+  params = jax.eval_shape(system.init, jax.random.key(0))
   x = jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.float32)
   alpha = jax.ShapeDtypeStruct((batch, system.process.grouping.num_groups), jnp.float32)
 
@@ -42,5 +43,10 @@ def training(config: ConfigDict, system: build.System) -> float:
 
 
 def _count(function, *args):
-  lowered = jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',))
-  return lowered.cost_analysis()['flops']
+  try:
+    (cpu, *_) = jax.local_devices(backend='cpu')
+  except RuntimeError as error:
+    raise ConfigError(f"FLOPs are counted by jax's CPU, add it to JAX_PLATFORMS: {error}") from None
+  with jax.default_device(cpu):
+    lowered = jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',))
+    return lowered.cost_analysis()['flops']

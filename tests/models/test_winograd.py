@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdm_jax.models import ddpmpp, winograd
+from tests.models.test_ddpmpp import tiny
 
 
 def direct(x, kernel):
@@ -42,21 +43,21 @@ def test_is_the_convolution_whatever_the_sides(shape, channels, seed):
   with jax.enable_x64(True):
     arrays = inputs(shape, channels, seed)
     expected = with_gradients(direct, *arrays)
-    for found, right in zip(with_gradients(winograd.conv3x3, *arrays), expected, strict=True):
+    for found, right in zip(with_gradients(winograd.convolve, *arrays), expected, strict=True):
       np.testing.assert_allclose(found, right, rtol=0, atol=1e-13 * np.abs(right).max())
 
 
 def test_float32_loses_one_digit():
-  exact = inputs((8, 16, 16, 256), 64)
+  rounded = [array.astype(np.float32) for array in inputs((8, 16, 16, 256), 64)]
   with jax.enable_x64(True):
-    expected = with_gradients(direct, *exact)
+    expected = with_gradients(direct, *(array.astype(np.float64) for array in rounded))
 
   def errors(convolve):
-    found = with_gradients(convolve, *map(jnp.float32, exact))
-    pairs = zip(found, map(np.asarray, expected), strict=True)
-    return np.array([np.abs(f - e).max() / np.abs(e).max() for f, e in pairs])
+    pairs = zip(with_gradients(convolve, *rounded), expected, strict=True)
+    differences = [(np.asarray(f) - np.asarray(e), np.asarray(e)) for f, e in pairs]
+    return np.array([np.abs(d).max() / np.abs(e).max() for d, e in differences])
 
-  assert np.all(errors(winograd.conv3x3) < 10 * errors(direct))
+  assert np.all(errors(winograd.convolve) < 10 * errors(direct))
 
 
 SHAPE = 8, 16, 16, 128  # 128 tiles
@@ -98,9 +99,15 @@ def test_more_precision_than_the_default_is_direct():
 
 
 @pytest.fixture
-def layer(monkeypatch):
-  """A layer that takes Winograd's algorithm for a small image, its parameters and the image."""
+def always(monkeypatch):
+  """Winograd's algorithm for small images too."""
   monkeypatch.setattr(winograd, 'pays', lambda x, kernel: True)
+  assert products((1, 4, 4, 1), channels=1) == (0, 1)
+
+
+@pytest.fixture
+def layer(always):
+  """A layer, its parameters and an image."""
   x, kernel, _ = map(jnp.float32, inputs((4, 6, 8, 3), 5))
   params = {'params': {'kernel': kernel, 'bias': jnp.linspace(-1, 1, 5)}}
   return ddpmpp.conv3x3(5, jnp.float32), params, x
@@ -129,5 +136,22 @@ def test_every_derivative_of_a_layer_is_right(layer):
 def test_the_backward_pass_keeps_what_goes_in(layer):
   """At the level of jax: what XLA then finds to be the same, it may keep."""
   module, params, x = layer
-  _, pull = jax.vjp(module.apply, params, x)
+  pull = jax.eval_shape(lambda *arguments: jax.vjp(module.apply, *arguments)[1], params, x)
   assert max(leaf.size for leaf in jax.tree.leaves(pull)) == x.size
+
+
+def test_the_network_has_the_same_gradients(request):
+  model, variables, arguments = tiny()
+
+  def gradients(model):
+    def energy(variables):
+      return jnp.sum(jnp.tanh(model.apply(variables, **arguments)))
+
+    return jax.jit(jax.grad(energy))(variables)
+
+  expected = gradients(model)  # too small for Winograd's algorithm
+  request.getfixturevalue('always')
+  for f, e in zip(
+    *map(jax.tree.leaves, (gradients(model.clone(remat='cheap')), expected)), strict=True
+  ):
+    np.testing.assert_allclose(f, e, rtol=0, atol=1e-5 * np.abs(e).max() + 1e-9)
