@@ -217,20 +217,9 @@ def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, name: str | None
     (3, 3),
     dtype=dtype,
     kernel_init=_xavier(gain),
-    conv_general_dilated_cls=lambda: _convolve,
+    conv_general_dilated_cls=lambda: winograd.conv_general_dilated,
     name=name,
   )
-
-
-def _convolve(x, kernel, *window, **options):
-  """`jax.lax.conv_general_dilated` as `conv3x3` has it, by Winograd on a CPU where that pays."""
-
-  def direct(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, *window, **options)
-
-  if not winograd.pays(x, kernel):
-    return direct(x, kernel)
-  return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
 
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:

@@ -31,6 +31,20 @@ A, G, B = _powers(4).T, _powers(3), np.linalg.inv(_powers(6)).T
 B[np.abs(B) < 1e-9] = 0  # zeros but for rounding
 
 
+def conv_general_dilated(x, kernel, *window, **options):
+  """`jax.lax.conv_general_dilated` of a 3 x 3 kernel, stride 1 and 'SAME', as `nn.Conv` calls it.
+
+  On a CPU it is `convolve` where that pays, else and elsewhere XLA's own.
+  """
+
+  def direct(x, kernel):
+    return lax.conv_general_dilated(x, kernel, *window, **options)
+
+  if not pays(x, kernel):
+    return direct(x, kernel)
+  return lax.platform_dependent(x, kernel, cpu=convolve, default=direct)
+
+
 def pays(x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']) -> bool:
   """Whether `convolve` is faster on a CPU, as measured, and as exact as was asked for.
 
