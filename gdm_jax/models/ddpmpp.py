@@ -224,8 +224,9 @@ def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, name: str | None
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
   """Linear layer over the last axis, also a 1x1 convolution, with EDM's initialisation."""
-  init = _xavier(gain)
-  return nn.Dense(features, dtype=dtype, kernel_init=init, dot_general=_multiply, **options)
+  return nn.Dense(
+    features, dtype=dtype, kernel_init=_xavier(gain), dot_general=_multiply, **options
+  )
 
 
 def _multiply(x, kernel, _, **options):

@@ -2,7 +2,7 @@
 
 Convolutions count as direct ones, though a CPU does some with fewer (`models.winograd`), so that a
 count is the same on every machine. It is jax's CPU that counts: accelerators do not tell before
-they compile.
+they compile. Where JAX_PLATFORMS leaves it out, both functions raise ConfigError.
 """
 
 import functools

@@ -151,7 +151,7 @@ def test_the_network_has_the_same_gradients(request):
 
   expected = gradients(model)  # too small for Winograd's algorithm
   request.getfixturevalue('always')
-  for f, e in zip(
-    *map(jax.tree.leaves, (gradients(model.clone(remat='cheap')), expected)), strict=True
-  ):
+  found = gradients(model.clone(remat='cheap'))
+  for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    # Some are zero but for rounding, as a softmax does not change with a constant.
     np.testing.assert_allclose(f, e, rtol=0, atol=1e-5 * np.abs(e).max() + 1e-9)
