@@ -21,10 +21,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import command
-from experiments.subject import Subject, agreement, check_counts, distance, edit, share, variance
-from gdm_jax import editing, figures, latents
-from gdm_jax.config import ConfigError
+from experiments.lib import command
+from experiments.lib.subject import (
+  Subject,
+  agreement,
+  check_counts,
+  distance,
+  edit,
+  share,
+  variance,
+)
+from gdm_jax import figures, latents
+from gdm_jax.generation import editing
+from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('variance', 'agreement', 'distance', 'pixels', 'same', 'same_error')
 COLUMNS = 9  # of reconstruction.png, about

@@ -18,15 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, report
-from experiments.subject import check_counts
-from experiments.throughput import median
+from experiments.benchmarks.throughput import median
+from experiments.lib import command, report
+from experiments.lib.subject import check_counts
 from gdm_jax import basis as bases
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
 from gdm_jax.build import System
-from gdm_jax.config import ConfigError, naming
+from gdm_jax.config import blaming
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import flops
 
 REPEATS = 7
@@ -44,7 +45,7 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
   check_counts(1, batch=batch, shown=shown)
   shown, sigma, said = min(shown, math.prod(grid)), config.basis.sigma, []
-  with naming('basis.sigma', sigma):
+  with blaming('basis.sigma', sigma):
     found = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
   try:
     found['blur, zero'] = bases.blur(grid, sigma, 'zero')
@@ -79,7 +80,7 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
     f'The {shown} lowest basis images of {grid[0]} x {grid[1]}, each scaled to its largest value; '
     f'U^T and U together beside a forward pass of the network, {batch} at once.'
   ]
-  report.tell(folder, __doc__, table, said, [picture], rows, config)
+  report.publish(folder, __doc__, table, said, [picture], rows, config)
 
 
 def lowest(basis: Basis, count: int) -> list[np.ndarray]:

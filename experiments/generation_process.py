@@ -27,11 +27,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 
-from experiments import command, report, study
-from experiments.subject import check_counts, check_finite
-from gdm_jax import build, editing, figures, generate, sampling
+from experiments.lib import command, report, study
+from experiments.lib.subject import check_counts, check_finite
+from gdm_jax import build, figures, sampling
 from gdm_jax.basis import Basis
 from gdm_jax.evaluation import evaluator
+from gdm_jax.generation import editing
+from gdm_jax.generation.generator import Generator, chunks
 from gdm_jax.latents import Mask
 
 ROWS = 32  # of a table that are looked at, about
@@ -61,14 +63,14 @@ def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, sh
   check_counts(1, shown=shown)
   found = study.Study('generation_process', workdir, KEYS, VALUES)
   own = build.system(config)
-  bands = editing.masks(own, build.order_of(config, own.strategies)[0])
-  others = study.paths(models, workdir) if models else []
+  bands = editing.masks(own, build.sampling_order(config, own.strategies)[0])
+  others = study.workdirs(models, workdir) if models else []
   lines, rows = [], {}
   for model in found.models(config, [*others, workdir]):
     settle(model, len(bands))
     key = {
       'model': model.name,
-      **evaluator.settings(model.config, model.system, model.weights),
+      **evaluator.provenance(model.config, model.system, model.weights),
       'basis': '-'.join(str(value) for value in config.basis.values()),
       'images': images,
     }
@@ -100,7 +102,7 @@ def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, sh
     f'{images} images from the same latents.'
   ]
   every = [row for some in rows.values() for row in some]
-  report.tell(found.folder, __doc__, table, said, pictures, every, model.config)
+  report.publish(found.folder, __doc__, table, said, pictures, every, model.config)
 
 
 def settle(model: study.Model, groups: int):
@@ -117,11 +119,9 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
   """Images of the first seeds on their way: z_t, and the image expected of it, at `rows_of`."""
   c, process = model.config.sampling, model.system.process
   seeds = np.arange(count, dtype=np.uint32)
-  labels = build.labels(model.config, seeds)
-  table = build.generation(model.config, model.system.strategies)
-  generator = generate.Generator(
-    model.system, model.config.data.shape, c.solver, model.mesh, c.guidance
-  )
+  labels = build.sampling_labels(model.config, seeds)
+  table = build.sampling_table(model.config, model.system.strategies)
+  generator = Generator(model.system, model.config.data.shape, c.solver, model.mesh, c.guidance)
 
   @jax.jit
   def expected(params, x, level):
@@ -130,8 +130,8 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
     return process.advance(x, predict(x, alpha), alpha, jnp.ones_like(alpha))
 
   params, rows = model.weights.params, rows_of(model)
-  states = generator.states(params, table, seeds, labels=labels, piece=_piece(table))
-  points = [check_finite(generator.gather(x, count)) for x in states]
+  states = generator.iterate(params, table, seeds, labels=labels, piece=_piece(table))
+  points = [check_finite(generator.to_host(x, count)) for x in states]
   mean = np.broadcast_to(points[-1].mean(0), points[-1].shape)
   guesses = []
   for x, row in zip(points, rows, strict=True):
@@ -142,8 +142,8 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
 
 def rows_of(model: study.Model) -> Int[np.ndarray, ' rows']:
   """The rows of the model's table that are looked at, about ROWS, the first and the last too."""
-  table = build.generation(model.config, model.system.strategies)
-  parts = generate.pieces(table, _piece(table))
+  table = build.sampling_table(model.config, model.system.strategies)
+  parts = chunks(table, _piece(table))
   return np.cumsum([0, *(len(part) - 1 for part in parts)])
 
 

@@ -17,9 +17,10 @@ evaluations for the same quality. At that scale:
 
 import pathlib
 
-from experiments import command, report, study
+from experiments.lib import command, report, study
 from gdm_jax import figures, solvers
-from gdm_jax.config import ConfigError, naming
+from gdm_jax.config import blaming
+from gdm_jax.runtime.errors import ConfigError
 
 
 def run(
@@ -36,10 +37,10 @@ def run(
     each = sorted({int(budget) for budget in budgets.split(',')})
   except ValueError:
     raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
-  with naming('sampling.solver', config.sampling.solver):
-    solver = solvers.find(config.sampling.solver)
+  with blaming('sampling.solver', config.sampling.solver):
+    solver = solvers.get_solver(config.sampling.solver)
   rows: dict[str, dict[int, list]] = {}
-  for model in found.models(config, study.paths(models, workdir)):
+  for model in found.models(config, study.workdirs(models, workdir)):
     counts = [strategy.num_groups for strategy in model.system.strategies.values()]
     for name, strategy in model.system.strategies.items():
       k = strategy.num_groups
@@ -74,8 +75,8 @@ def run(
   }
   table = report.by_budget(metric, cells, each)
   said = [best_at(statistics, n) for n in each if any(n in line for line in statistics.values())]
-  said.append(study.over_what(every))
-  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
+  said.append(study.spread_caption(every))
+  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def best_at(statistics, budget: int) -> str:

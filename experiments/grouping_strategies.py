@@ -19,7 +19,7 @@ CIFAR-10 with Euler and 128 steps, Bottom-to-Top 12.63, Right-to-Left 13.14, CDM
 import pathlib
 
 from configs import cifar10_strategies
-from experiments import command, report, study
+from experiments.lib import command, report, study
 from gdm_jax import figures
 
 PAPER = {'bottom_top': 12.63, 'right_left': 13.14, 'cdm': 14.03, 'cdm_inv': 13.70}
@@ -29,7 +29,7 @@ def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
   found = study.Study('grouping_strategies', workdir)
   rows: dict[str, list] = {}
-  for model in found.models(config, study.paths(models, workdir)):
+  for model in found.models(config, study.workdirs(models, workdir)):
     for name in model.system.strategies:
       rows.setdefault(label(model, name), []).extend(found.measure(model, repeats, strategy=name))
 
@@ -49,10 +49,10 @@ def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   means, deviations = zip(*statistics.values(), strict=True)
   figures.plot_bars(picture, list(rows), means, deviations, ylabel=metric)
   ranking = sorted(statistics, key=lambda name: statistics[name][0])
-  said = [f'From low to high {metric}: {", ".join(ranking)}.', study.over_what(every)]
+  said = [f'From low to high {metric}: {", ".join(ranking)}.', study.spread_caption(every)]
   if set(ranking) == set(PAPER):
     said.append(f'In the paper: {", ".join(sorted(PAPER, key=PAPER.get))}.')
-  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
+  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def label(model: study.Model, name: str) -> str:

@@ -20,9 +20,10 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command
-from experiments.subject import Subject, check_counts, distance, edit, share
-from gdm_jax import editing, latents
+from experiments.lib import command
+from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from gdm_jax import latents
+from gdm_jax.generation import editing
 
 VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'pixels')
 

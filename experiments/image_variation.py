@@ -15,10 +15,11 @@ appearance differs, with [0, 500] fine detail.
 import functools
 import pathlib
 
-from experiments import command
-from experiments.subject import Subject, check_counts, distance, edit, share, variance
-from gdm_jax import editing, latents
-from gdm_jax.config import ConfigError
+from experiments.lib import command
+from experiments.lib.subject import Subject, check_counts, distance, edit, share, variance
+from gdm_jax import latents
+from gdm_jax.generation import editing
+from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('variance', 'distance', 'same', 'same_error')
 

@@ -17,10 +17,11 @@ import pathlib
 
 import numpy as np
 
-from experiments import command
-from experiments.subject import Subject, check_counts, distance, edit, share
-from gdm_jax import editing, figures, latents
-from gdm_jax.config import ConfigError
+from experiments.lib import command
+from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from gdm_jax import figures, latents
+from gdm_jax.generation import editing
+from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('distance', 'changed', 'changed_error')
 

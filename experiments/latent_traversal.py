@@ -21,10 +21,11 @@ import pathlib
 import numpy as np
 from jaxtyping import Float
 
-from experiments import command
-from experiments.subject import Subject, check_counts, distance, edit, share
-from gdm_jax import editing, figures, latents
-from gdm_jax.config import naming
+from experiments.lib import command
+from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from gdm_jax import figures, latents
+from gdm_jax.config import blaming
+from gdm_jax.generation import editing
 
 VALUES = ('distance', 'common', 'changed', 'changed_error')
 
@@ -39,7 +40,7 @@ def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
   subject.check_ranks()
   basis, c = subject.basis, subject.config.edit
   z = subject.noise(0, images)
-  with naming('edit.ranks, edit.channel', (c.ranks, c.channel)):
+  with blaming('edit.ranks, edit.channel', (c.ranks, c.channel)):
     for rank in c.ranks:
       latents.traverse(basis, z[:1], rank, c.channel, np.zeros(1))
 

@@ -30,10 +30,12 @@ import tqdm
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from experiments import command, report, study
-from gdm_jax import build, figures, sampling, sharding
-from gdm_jax.config import ConfigError, seeds_of
+from experiments.lib import command, report, study
+from gdm_jax import build, figures, sampling
+from gdm_jax.config import parse_seeds
 from gdm_jax.evaluation.summary import Collector, Scores, scores
+from gdm_jax.runtime import sharding
+from gdm_jax.runtime.errors import ConfigError
 
 SHOWN = 2  # images of an order in the figure
 
@@ -42,7 +44,7 @@ def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3):
   """Measures, draws and reports. Raises ConfigError for a strategy that has one order alone."""
   found = study.Study('order_sweep', workdir)
   (model,) = found.models(config, [workdir])
-  name, _ = build.order_of(model.config, model.system.strategies)
+  name, _ = build.sampling_order(model.config, model.system.strategies)
   if model.system.strategies[name].order:
     raise ConfigError(
       f'strategies.{name}: trained on the order {model.system.strategies[name].order}'
@@ -80,10 +82,10 @@ def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3):
       f'order, beyond what all orders share, by {noise:.2g}, so a mean of {repeats} by '
       f'{noise / repeats**0.5:.2g}.'
     )
-  said.append(study.over_what(rows[0]))
+  said.append(study.spread_caption(rows[0]))
   every = [row for some in rows for row in some]
   shown = table if len(table) <= 10 else [*table[:5], *table[-5:]]
-  report.tell(found.folder, __doc__, table, said, [picture], every, model.config, shown)
+  report.publish(found.folder, __doc__, table, said, [picture], every, model.config, shown)
 
 
 def random_orders(k: int, count: int) -> list[tuple[int, ...]]:
@@ -102,33 +104,35 @@ def measure(found, model, orders, repeats) -> list[list[dict[str, str]]]:
   together = mesh.size
   batch = max(model.config.sampling.batch // together, 1)
   walk = walker(model, mesh)
-  seeds = study.repeated(model.config.evaluation.seeds, repeats)
+  seeds = study.disjoint_seed_sets(model.config.evaluation.seeds, repeats)
   rounds = list(itertools.product(range(0, len(orders), together), seeds))
   with tqdm.tqdm(total=len(orders) * repeats, unit=' cells', disable=None) as bar:
     for first, some in rounds:
       # Always the same orders side by side, so that a rerun repeats the very same arithmetic.
-      configs = [model.changed(some, order=order) for order in orders[first : first + together]]
+      configs = [
+        model.with_sampling(some, order=order) for order in orders[first : first + together]
+      ]
       if not all(model.key(config) in found.cells for config in configs):
         measured = side_by_side(model, walk, configs, batch, mesh)
         rows = [model.row(*pair) for pair in zip(configs, measured, strict=True)]
         found.cells.add(*(row for row in rows if row not in found.cells))
       bar.update(len(configs))
   return [
-    [found.cells.get(model.key(model.changed(some, order=order))) for some in seeds]
+    [found.cells.get(model.key(model.with_sampling(some, order=order))) for some in seeds]
     for order in orders
   ]
 
 
 def side_by_side(model, walk, configs, batch, mesh) -> list[Scores]:
   """The scores of several orders' images from the same seeds."""
-  tables = [build.generation(config, model.system.strategies) for config in configs]
+  tables = [build.sampling_table(config, model.system.strategies) for config in configs]
   # As many always, so that one program serves the last round too.
   tables = np.stack([tables[i % len(tables)] for i in range(mesh.size)])
   collectors = [Collector() for _ in tables]
-  seeds = seeds_of(configs[0], 'evaluation.seeds')
+  seeds = parse_seeds(configs[0], 'evaluation.seeds')
   for some in np.split(seeds, range(batch, len(seeds), batch)):
     full = np.resize(some, batch)
-    x = walk(tables, full.astype(np.uint32), build.labels(model.config, full))
+    x = walk(tables, full.astype(np.uint32), build.sampling_labels(model.config, full))
     model.evaluator.collect(collectors, x, some)
   return [scores(c.summary(), model.evaluator.real) for c in collectors[: len(configs)]]
 
@@ -138,7 +142,7 @@ def walker(model, mesh):
 
   Every device walks one order's table for all the seeds.
   """
-  split, everywhere = sharding.split(mesh), sharding.everywhere(mesh)
+  split, everywhere = sharding.batch_sharded(mesh), sharding.replicated(mesh)
   c, shape = model.config.sampling, model.config.data.shape
 
   @functools.partial(
@@ -164,11 +168,11 @@ def rank_agreement(values: np.ndarray) -> float:
 
 def on_its_way(model, order) -> np.ndarray:
   """Images on their way, [images, k + 1, *grid, c]: latents, and after each group's steps."""
-  config = model.changed(model.config.evaluation.seeds, order=order)
-  table = build.generation(config, model.system.strategies)
+  config = model.with_sampling(model.config.evaluation.seeds, order=order)
+  table = build.sampling_table(config, model.system.strategies)
   seeds = np.arange(SHOWN, dtype=np.uint32)
   z = sampling.latents(seeds, config.data.shape)
-  labels = build.labels(config, seeds)
+  labels = build.sampling_labels(config, seeds)
   c = config.sampling
   predict = sampling.guided(
     functools.partial(model.system.predict, model.weights.params), labels, c.guidance

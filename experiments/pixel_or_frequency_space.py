@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import command, report, study
+from experiments.lib import command, report, study
 from gdm_jax import build, figures
-from gdm_jax.config import ConfigError
-from gdm_jax.generate import Generator
+from gdm_jax.generation.generator import Generator
+from gdm_jax.runtime.errors import ConfigError
 
 SPACES = ('pixel', 'frequency')
 SHOWN = 8  # samples in a line
@@ -65,18 +65,18 @@ def run(
   said = [
     f'{metric} is lower with the network in '
     f'{min(SPACES, key=lambda space: statistics[space])} space; in the paper that is pixel space.',
-    study.over_what(rows[SPACES[0]]),
+    study.spread_caption(rows[SPACES[0]]),
   ]
-  report.tell(found.folder, __doc__, table, said, pictures, every, model.config)
+  report.publish(found.folder, __doc__, table, said, pictures, every, model.config)
 
 
 def samples(model: study.Model) -> np.ndarray:
   """Images of the first seeds, as `config.sampling` has them made."""
   c, seeds = model.config.sampling, np.arange(SHOWN, dtype=np.uint32)
   generator = Generator(model.system, model.config.data.shape, c.solver, model.mesh, c.guidance)
-  table = build.generation(model.config, model.system.strategies)
-  labels = build.labels(model.config, seeds)
-  return generator.images(model.weights.params, table, seeds, labels=labels)
+  table = build.sampling_table(model.config, model.system.strategies)
+  labels = build.sampling_labels(model.config, seeds)
+  return generator.sample(model.weights.params, table, seeds, labels=labels)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 from matplotlib import pyplot as plt
 
-from experiments import command, report, study
+from experiments.lib import command, report, study
 from gdm_jax import build, figures, solvers
 
 BUDGETS = (8, 16, 32, 64, 128)
@@ -29,7 +29,7 @@ def run(config, workdir: pathlib.Path):
   every = orders(model.config, model.system)
   rows: dict[str, dict[int, list]] = {name: {} for name in SOLVERS}
   for name, budget in tqdm.tqdm([(s, b) for s in SOLVERS for b in BUDGETS], disable=None):
-    steps = solvers.find(name).steps(budget)
+    steps = solvers.get_solver(name).steps(budget)
     if steps >= len(every[0]):
       rows[name][budget] = [
         row
@@ -47,12 +47,12 @@ def run(config, workdir: pathlib.Path):
   }
   table = report.by_budget(metric, cells, BUDGETS)
   said = [f'The orders: {", ".join("-".join(map(str, order)) for order in every)}.']
-  report.tell(found.folder, __doc__, table, said, [picture], measured, model.config)
+  report.publish(found.folder, __doc__, table, said, [picture], measured, model.config)
 
 
 def orders(config, system) -> list[tuple[int, ...]]:
   """Orders to measure: the strategy's own, or where it knows all, raster order and two others."""
-  strategy = system.strategies[build.order_of(config, system.strategies)[0]]
+  strategy = system.strategies[build.sampling_order(config, system.strategies)[0]]
   if strategy.order:
     return [strategy.order]
   rng = np.random.default_rng(0)

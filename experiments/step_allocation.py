@@ -27,12 +27,13 @@ from jax.tree_util import Partial
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-from experiments import command
+from experiments.lib import command
 from experiments.quality_against_evaluations import orders
-from gdm_jax import allocation, build, figures, sampling, schedule, sharding, solvers
-from gdm_jax.config import ConfigError
+from gdm_jax import allocation, build, figures, sampling, schedule, solvers
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.runtime import sharding
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.checkpoint import trained
 
 BUDGETS = (8, 16, 32)
@@ -50,12 +51,12 @@ def run(config, workdir: pathlib.Path):
   Raises ConfigError where the workdir holds no model, and for a solver that has no order.
   """
   system, mesh = build.system(config), sharding.mesh()
-  build.generation(config, system.strategies)  # names what is wrong in config.sampling
+  build.sampling_table(config, system.strategies)  # names what is wrong in config.sampling
   name = config.sampling.solver
-  if not (p := solvers.find(name).order):
+  if not (p := solvers.get_solver(name).order):
     raise ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
-  weights = evaluator.Weights(*trained(config, workdir, system, mesh))
-  config.sampling.strategy = build.order_of(config, system.strategies)[0]
+  weights = evaluator.Checkpoint(*trained(config, workdir, system, mesh))
+  config.sampling.strategy = build.sampling_order(config, system.strategies)[0]
   evaluation = evaluator.Evaluator(config, system, workdir / 'evaluation', mesh)
   cells = Cells(workdir / 'allocation' / 'results.csv', KEYS, VALUES)
 
@@ -65,7 +66,7 @@ def run(config, workdir: pathlib.Path):
     for budget, shares in bar:
       config.sampling.order = order
       cell = {'evaluations': budget, 'shares': shares}
-      steps = solvers.find(name).steps(budget)
+      steps = solvers.get_solver(name).steps(budget)
       if steps < len(order) or {**evaluation.key(config, weights), **cell} in cells:
         continue
       plan = plan_of(config, system, order)
@@ -106,10 +107,10 @@ def _measure(config, system, params, plan, mesh):
   """measure() for `schedule.allocate`, on latents that no image is made of."""
   seeds = (FIRST + np.arange(BATCHES * BATCH)).astype(np.uint32).reshape(BATCHES, BATCH)
   draw_latents = jax.jit(
-    sampling.latents, static_argnames='shape', out_shardings=sharding.split(mesh)
+    sampling.latents, static_argnames='shape', out_shardings=sharding.batch_sharded(mesh)
   )
   batches = [draw_latents(some, shape=tuple(config.data.shape)) for some in seeds]
-  labels = jax.device_put(build.labels(config, seeds[0]), sharding.split(mesh))
+  labels = jax.device_put(build.sampling_labels(config, seeds[0]), sharding.batch_sharded(mesh))
 
   def predict(params, labels, x_t, alpha):
     of = functools.partial(system.predict, params)

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments import command, report, study
+from experiments.lib import command, report, study
 from gdm_jax import build, figures
-from gdm_jax.config import ConfigError
+from gdm_jax.runtime.errors import ConfigError
 
 TRAINING = (
   *((0.1, 0.2, 0.5), (0.3, 0.4, 0.7), (0.5, 0.6, 0.9)),
@@ -38,7 +38,7 @@ GENERATION = (
 
 def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int = 3):
   """Trains, measures, draws and reports. Raises ConfigError for another number of groups."""
-  name, order = build.order_of(config, build.system(config).strategies)
+  name, order = build.sampling_order(config, build.system(config).strategies)
   if len(order) != len(TRAINING[0]) + 1:
     raise ConfigError(f'strategies.{name}: {len(order)} groups; the intervals are for four')
   command.refuse(arguments, 'strategies')
@@ -70,9 +70,9 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
   said = [
     f'The lowest {metric} is that of training ({_name(TRAINING[i])}) with generation '
     f'({_name(GENERATION[j])}); in the paper it is (0.6-0.8-0.9) with (0.1-0.2-0.3). '
-    f'{study.over_what(rows[0][0])} A line is a model.'
+    f'{study.spread_caption(rows[0][0])} A line is a model.'
   ]
-  report.tell(found.folder, __doc__, table, said, [picture], every, model.config)
+  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
 
 
 def draw(file: pathlib.Path, values: np.ndarray, metric: str):

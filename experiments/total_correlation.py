@@ -23,12 +23,11 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from scipy import special, stats
 
-from experiments import command
-from experiments.subject import READ, Subject
+from experiments.lib import command
+from experiments.lib.subject import READ, Subject
 from gdm_jax import figures
 from gdm_jax.basis import Basis
-from gdm_jax.config import ConfigError
-from gdm_jax.evaluation.evaluator import EvaluationError
+from gdm_jax.runtime.errors import ConfigError, DivergedError
 
 VALUES = (
   *('total_correlation', 'independent', 'deviation', 'excess', 'excess_deviations'),
@@ -92,7 +91,7 @@ def describe(c: Float[np.ndarray, 'n d']) -> dict[str, float]:
   """VALUES of n examples of d components."""
   found = total_correlation(c)
   if not np.isfinite(found):
-    raise EvaluationError('total correlation: a component never varies, or follows from others')
+    raise DivergedError('total correlation: a component never varies, or follows from others')
   mean, deviation = if_independent(*c.shape)
   scale = np.abs(c.std(axis=0, ddof=1) - 1)
   tested = stats.kstest(c, 'norm', axis=0).pvalue

@@ -26,8 +26,9 @@ from matplotlib import colors
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 
-from gdm_jax import build, figures, likelihood, main, sampling, schedule, sharding
-from gdm_jax.data.sources import Mixture
+from gdm_jax import build, figures, likelihood, main, sampling, schedule
+from gdm_jax.data.arrays import Mixture
+from gdm_jax.runtime import sharding
 from gdm_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parent

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import basis, grouping, losses, path, schedule, solvers
-from gdm_jax.augment import LABELS
-from gdm_jax.config import ConfigError, check, get, naming
-from gdm_jax.data import sources
+from gdm_jax.config import blaming, check, get
+from gdm_jax.data import base, sources
+from gdm_jax.data.augment import LABELS
 from gdm_jax.models import ddpmpp, mlp
 from gdm_jax.process import Data, Process
+from gdm_jax.runtime.errors import ConfigError, DataError
 from gdm_jax.schedule import Strategy
 
 NOISE_LABELS = 1000  # DDPM++'s embedding of the noise level was made for 0..1000
@@ -64,7 +65,7 @@ def system(config: ConfigDict) -> System:
   network = _network(config.model, grid, channels, conditions, config.train.remat)
   predict = _predictor(network, process, config.model.space, levels)
   built = System(process, strategies, network, predict)
-  with naming('model', config.model.to_dict()):
+  with blaming('model', config.model.to_dict()):
     jax.eval_shape(built.init, jax.random.key(0))
   return built
 
@@ -80,13 +81,13 @@ def generation(
   c = config.sampling
   name, order = order_of(config, strategies, known)
   chosen = strategies[name]
-  with naming('sampling.cuts', c.cuts):
+  with blaming('sampling.cuts', c.cuts):
     plan = schedule.sequential(order, c.cuts or chosen.cuts)
-  with naming('sampling.steps', c.steps):
+  with blaming('sampling.steps', c.steps):
     steps = c.steps[0] if len(c.steps) == 1 else c.steps
     table = schedule.table(plan, steps)
-  with naming('sampling.solver', c.solver):
-    solvers.find(c.solver)
+  with blaming('sampling.solver', c.solver):
+    solvers.get_solver(c.solver)
   # On a curved path a solver has its order along rows that are even in tau.
   return path.PATHS[config.path].level(table)[:, chosen.indices]
 
@@ -108,7 +109,7 @@ def order_of(
     raise ConfigError(
       f'sampling.order = {c.order}: the strategy was trained on {chosen.order} alone'
     )
-  with naming('sampling.order', order):
+  with blaming('sampling.order', order):
     schedule.sequential(order)
   if set(order[: len(known)]) != set(known):
     raise ConfigError(f'groups {known} do not come first in the order {order} of {name}')
@@ -123,7 +124,7 @@ def labels(config: ConfigDict, seeds: Int[np.ndarray, ' n']) -> Int[np.ndarray, 
 
 def source(
   config: ConfigDict, split: str = 'data.split', memory_gib: float | None = None
-) -> sources.Source:
+) -> base.Source:
   """The data of `data.split`, or of the split that another key names where it names one.
 
   memory_gib: instead of `data.memory_gib`; 0 for what is read only once. Raises DataError.
@@ -132,9 +133,9 @@ def source(
   memory = int((c.memory_gib if memory_gib is None else memory_gib) * 2**30)
   try:
     return sources.load(c.name, wanted or c.split, c.shape, c.data_dir or None, memory)
-  except sources.DataError as error:
+  except DataError as error:
     if wanted:
-      raise sources.DataError(f'{split} = {wanted!r}: {error}') from None
+      raise DataError(f'{split} = {wanted!r}: {error}') from None
     raise
 
 
@@ -174,7 +175,7 @@ def _basis(c, grid):
   }
   if c.name not in builders:
     raise ConfigError(f'basis.name = {c.name!r}: there are {", ".join(builders)}')
-  with naming('basis', c.to_dict()):
+  with blaming('basis', c.to_dict()):
     return builders[c.name]()
 
 
@@ -205,9 +206,9 @@ def _strategy(key, c, indices):
   k = strategy.num_groups
   if c.order and len(c.order) != k:
     raise ConfigError(f'{key}.order = {c.order}: the grouping has {k} groups')
-  with naming(f'{key}.order', c.order):
+  with blaming(f'{key}.order', c.order):
     schedule.sequential(c.order or range(k))
-  with naming(f'{key}.cuts', c.cuts):
+  with blaming(f'{key}.cuts', c.cuts):
     schedule.sequential(range(k), strategy.cuts)
   return strategy
 

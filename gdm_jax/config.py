@@ -27,8 +27,8 @@ MAYBE_EMPTY = ('model.attention',)
 EDITS = ('reconstruct', 'mix', 'interpolate', 'traverse', 'vary')
 FEATURES = ('pixels', 'classifier', 'inception', 'vgg19')
 
-MOST_SEEDS = 10_000_000  # in a range
-LEAST_EVALUATED = 20  # images
+MAX_SEEDS = 10_000_000  # in a range
+MIN_EVALUATED = 20  # images
 
 
 class ConfigError(ValueError):
@@ -54,11 +54,11 @@ def check(config: ConfigDict):
     raise ConfigError(f'data.flip = True needs images, not data.shape = {config.data.shape}')
   if config.data.augment:
     _check_augment(config)
-  seeds_of(config)
-  if (n := len(seeds_of(config, 'evaluation.seeds'))) < LEAST_EVALUATED:
+  parse_seeds(config)
+  if (n := len(parse_seeds(config, 'evaluation.seeds'))) < MIN_EVALUATED:
     raise ConfigError(
       f'evaluation.seeds = {config.evaluation.seeds!r}: {n} images are too few to evaluate; '
-      f'{LEAST_EVALUATED} are the least'
+      f'{MIN_EVALUATED} are the least'
     )
   labels = config.sampling.labels
   if not all(isinstance(n, int) and 0 <= n < config.model.classes for n in labels):
@@ -107,16 +107,16 @@ def _check_augment(config):
     )
 
 
-def seeds_of(config: ConfigDict, key: str = 'sampling.seeds') -> Int[np.ndarray, ' n']:
+def parse_seeds(config: ConfigDict, key: str = 'sampling.seeds') -> Int[np.ndarray, ' n']:
   """The numbers that a key such as '0-99,200' names, ascending, each once. Raises ConfigError."""
   text, found = get(config, key), []
   for part in text.split(','):
     ends = re.fullmatch(r'(\d+)(?:-(\d+))?', part.strip())
     first, last = (int(n) for n in (ends[1], ends[2] or ends[1])) if ends else (1, 0)
-    if not first <= last < min(2**32, first + MOST_SEEDS):
+    if not first <= last < min(2**32, first + MAX_SEEDS):
       raise ConfigError(
         f'{key} = {text!r}: {part!r} must be a number or a range such as 0-99, '
-        f'of 0 to 2**32 - 1 and at most {MOST_SEEDS:,} seeds'
+        f'of 0 to 2**32 - 1 and at most {MAX_SEEDS:,} seeds'
       )
     found.append(np.arange(first, last + 1, dtype=np.uint32))
   return np.unique(np.concatenate(found))
@@ -130,7 +130,7 @@ def get(config: ConfigDict, key: str):
 
 
 @contextlib.contextmanager
-def naming(key: str, value):
+def blaming(key: str, value):
   """Gives the errors of the pure core the config key they are about."""
   try:
     yield

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from gdm_jax.runtime import distributed
+
 matplotlib.use('Agg')
 
 from matplotlib import pyplot as plt
@@ -180,7 +182,7 @@ def plot_bars(
 
 def finish(figure: Figure, file: pathlib.Path, **options):
   """Writes a figure, by process 0, and closes it; options: of savefig."""
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     figure.savefig(file, **options)
   plt.close(figure)
 

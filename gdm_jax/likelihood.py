@@ -95,8 +95,8 @@ def finish(process: Process, state: State) -> Nats:
 
 
 def find(solver: str | Solver) -> Solver:
-  """As `solvers.find`; a reversible solver raises ValueError too."""
-  found = solvers.find(solver)
+  """As `solvers.get_solver`; a reversible solver raises ValueError too."""
+  found = solvers.get_solver(solver)
   if found.reversible:
     # It evaluates on arriving at a row, before it is known which groups move next.
     raise ValueError(f'solver {found.name!r} is reversible, which a likelihood cannot be')

@@ -42,7 +42,7 @@ from typing import NamedTuple
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from gdm_jax import machine
+from gdm_jax.runtime import distributed, machine
 
 MODES = ('train', 'sample', 'complete', 'edit', 'likelihood', 'evaluate', 'reference')
 LINGER = 3.0  # seconds between the end of the other processes and that of process 0
@@ -79,13 +79,16 @@ def main(argv: Sequence[str]) -> int:
   # After parsing, so that a mistyped flag and --help answer at once.
   import jax
 
-  from gdm_jax.config import ConfigError
-  from gdm_jax.data.sources import DataError
-  from gdm_jax.evaluation.evaluator import EvaluationError
-  from gdm_jax.files import FULL
   from gdm_jax.modes import complete, describe, edit, evaluate, likelihood, sample, train
+  from gdm_jax.runtime.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    TrainingError,
+  )
+  from gdm_jax.runtime.files import FULL
   from gdm_jax.training.checkpoint import adopt_model
-  from gdm_jax.training.loop import Interrupted, TrainingError
 
   modes = {
     'train': train.run,
@@ -107,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
       modes[mode](config, workdir)
   except (ConfigError, DataError) as error:
     return _fail(error, 2)
-  except (TrainingError, EvaluationError) as error:
+  except (TrainingError, DivergedError) as error:
     return _fail(error, 1)
   except Interrupted as stop:
     print(stop, file=sys.stderr)
@@ -177,7 +180,7 @@ def prepare(command: Command):
   machine.split_cpu(command.config.cpu_devices)
   import jax
 
-  from gdm_jax import distributed
+  from gdm_jax.runtime import distributed
 
   if command.config.compilation_cache:
     folder = pathlib.Path(command.config.compilation_cache).expanduser()
@@ -243,7 +246,7 @@ def leave(code: int):
   if code and jax and jax.process_count() > 1:
     sys.stdout.flush()
     sys.stderr.flush()
-    if jax.process_index() == 0:
+    if distributed.is_primary():
       time.sleep(LINGER)
     os._exit(code)
   sys.exit(code)

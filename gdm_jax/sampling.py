@@ -42,7 +42,7 @@ def encode(
   """
   back = table[::-1]
   state = walk(predict, process, back, start(predict, process, back, x, solver), solver)
-  return Pair(state.x, state.memory[0]) if solvers.find(solver).reversible else state.x
+  return Pair(state.x, state.memory[0]) if solvers.get_solver(solver).reversible else state.x
 
 
 def trajectory(
@@ -143,7 +143,7 @@ def start(
   """The solver's state on the first row of a table."""
   points = x.x if isinstance(x, Pair) else x
   alpha = jnp.broadcast_to(table[0], (len(points), table.shape[-1]))
-  return solvers.find(solver).start(predict, process, x, alpha)
+  return solvers.get_solver(solver).start(predict, process, x, alpha)
 
 
 def walk(
@@ -154,7 +154,7 @@ def walk(
 
 
 def _scan(predict, process, table, state, solver, keep=False):
-  step = solvers.find(solver).step
+  step = solvers.get_solver(solver).step
 
   def one(state, rows):
     alpha, next_alpha = (jnp.broadcast_to(row, (len(state.x), row.size)) for row in rows)

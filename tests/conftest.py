@@ -5,7 +5,9 @@ import os
 import shutil
 import tempfile
 
-from gdm_jax import machine
+import pytest
+
+from gdm_jax.runtime import machine
 
 _cache = os.environ.get('GDM_JAX_TEST_CACHE')  # of the process that started this worker
 if not _cache:
@@ -20,3 +22,12 @@ os.environ.update(
   XLA_FLAGS='--xla_backend_optimization_level=0',
 )
 machine.choose_convolutions(1)  # as a run does, so that both compute the same bits
+
+
+@pytest.fixture(scope='module')
+def float64():
+  """float64 throughout a module: closed forms are compared in it."""
+  import jax
+
+  with jax.enable_x64(True):
+    yield

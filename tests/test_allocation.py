@@ -15,8 +15,10 @@ from gdm_jax import basis as bases
 from gdm_jax import path as paths
 from gdm_jax.process import Process
 from gdm_jax.schedule import Schedule
-from tests import gaussian
-from tests.gaussian import CASES, float64  # noqa: F401
+from tests.support import gaussian
+from tests.support.gaussian import CASES
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 law = settings(deadline=None, max_examples=25, derandomize=True)
 EQUAL = schedule.sequential((2, 0, 1))
@@ -196,7 +198,7 @@ def test_error_of_an_interval_falls_with_the_order_of_the_solver(name):
     )
     for n in (1, 2)
   )
-  order = 3 if name == 'midpoint' else solvers.find(name).order  # on a Gaussian, as it says
+  order = 3 if name == 'midpoint' else solvers.get_solver(name).order  # on a Gaussian, as it says
   assert np.all(abs(np.log2(coarse / fine) - order) < 0.4)
 
 

@@ -10,8 +10,9 @@ import scipy.fft
 import scipy.linalg
 
 from gdm_jax import basis as bases
-from tests import gaussian
-from tests.gaussian import float64  # noqa: F401
+from tests.support import gaussian
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 BASES = {
   'pixel': bases.pixel,

@@ -13,12 +13,14 @@ from scipy.stats import multivariate_normal
 from gdm_jax import basis as bases
 from gdm_jax import build, grouping, likelihood, main, schedule, solvers
 from gdm_jax import path as paths
-from gdm_jax.data import sources
+from gdm_jax.data import arrays, sources, units
 from gdm_jax.process import Process
 from gdm_jax.training.checkpoint import Checkpoints
 from gdm_jax.training.step import TrainState
-from tests import gaussian, runs
-from tests.gaussian import CASES, Case, float64  # noqa: F401
+from tests.support import gaussian, runs
+from tests.support.gaussian import CASES, Case
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 LABELS = '--config.model.classes=10'
 POINT = Case(Process(grouping.elements((2,)), bases.pixel((2,))), (1, 0), None, (32, 32))
@@ -155,7 +157,7 @@ def test_dequantised_values_fill_their_bins():
 
 def test_bits_of_values_that_are_all_alike():
   # 256 values with one density over [-1, 1], padded by half a bin: 8 bits each.
-  width = sources.BYTE
+  width = units.LEVEL
   nats = -3 * np.log(256 * width)
   assert likelihood.bits_per_dim(nats, 3, width) == pytest.approx(8)
   assert likelihood.bits_per_dim(nats, 3) == pytest.approx(np.log2(256 * width))
@@ -164,14 +166,14 @@ def test_bits_of_values_that_are_all_alike():
 def test_sources_know_their_bins(tmp_path):
   assert sources.load('digits', 'train', (8, 8, 1)).bin_width == 1 / 8
   assert sources.load('mixture', 'train', (2, 1)).bin_width == 0
-  for dtype, width in (np.uint8, sources.BYTE), (np.float32, 0):
+  for dtype, width in (np.uint8, units.LEVEL), (np.float32, 0):
     np.savez(tmp_path / 'x.npz', x=np.zeros((3, 2, 1), dtype))
     assert sources.load(f'npz:{tmp_path}/x.npz', 'train', (2, 1)).bin_width == width
 
 
 def toy():
   """The mixture of configs/toy_2d.py, in the form that has an optimal prediction."""
-  mixture = sources.Mixture()
+  mixture = arrays.Mixture()
   covs = np.broadcast_to(mixture.std**2 * np.eye(2), (len(mixture.weights), 2, 2))
   return mixture, gaussian.Mixture(np.array(mixture.weights), np.array(mixture.means), covs)
 

@@ -9,8 +9,9 @@ from gdm_jax import basis as bases
 from gdm_jax import grouping, losses, schedule
 from gdm_jax import path as paths
 from gdm_jax.process import Process
-from tests import gaussian
-from tests.gaussian import float64  # noqa: F401
+from tests.support import gaussian
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 GRID = (2, 4)
 BASES = {'pixel': bases.pixel(GRID), 'cosine': bases.cosine(GRID)}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from tests import runs
+from tests.support import runs
 
 TFDS = f'--config.data.data_dir={runs.ROOT}/tests/data/tfds'
 

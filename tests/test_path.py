@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gdm_jax import path as paths
-from tests import gaussian
-from tests.gaussian import float64  # noqa: F401
+from tests.support import gaussian
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 both = pytest.mark.parametrize('path', paths.PATHS.values(), ids=paths.PATHS)
 

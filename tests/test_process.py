@@ -11,8 +11,9 @@ from gdm_jax import basis as bases
 from gdm_jax import grouping
 from gdm_jax import path as paths
 from gdm_jax.process import Process
-from tests import gaussian
-from tests.gaussian import float64  # noqa: F401
+from tests.support import gaussian
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 law = settings(deadline=None, max_examples=25, derandomize=True)
 levels = st.lists(

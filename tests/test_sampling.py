@@ -11,17 +11,10 @@ from gdm_jax import basis as bases
 from gdm_jax import grouping, sampling, schedule
 from gdm_jax import path as paths
 from gdm_jax.process import Process
-from tests import gaussian
-from tests.gaussian import (  # noqa: F401
-  CASES,
-  Case,
-  coarse_and_fine,
-  data_of,
-  float64,
-  largest,
-  nonlinear,
-  random,
-)
+from tests.support import gaussian
+from tests.support.gaussian import CASES, Case, coarse_and_fine, data_of, largest, nonlinear, random
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 RATIO = {'euler': 0.5, 'heun': 0.25}  # of the error, where the steps are doubled
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gdm_jax import grouping, schedule
 from gdm_jax.schedule import Schedule, Strategy
-from tests.gaussian import float64  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 law = settings(deadline=None, max_examples=20, derandomize=True)
 times = st.floats(0, 1, allow_subnormal=False)  # XLA flushes subnormal numbers

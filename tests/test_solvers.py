@@ -11,8 +11,10 @@ from gdm_jax import basis as bases
 from gdm_jax import grouping, sampling, schedule, solvers
 from gdm_jax import path as paths
 from gdm_jax.process import Process
-from tests import gaussian
-from tests.gaussian import CASES, float64  # noqa: F401
+from tests.support import gaussian
+from tests.support.gaussian import CASES
+
+pytestmark = pytest.mark.usefixtures('float64')
 
 ORDERED = {name: s for name, s in solvers.SOLVERS.items() if s.order}
 ON_GAUSSIANS = {'midpoint': 3}  # as its docstring says; the others have their order
@@ -169,8 +171,8 @@ def test_a_program_holds_the_network_once_whatever_the_stages():
 
 def test_unknown_solver_is_named_with_the_known_ones(monkeypatch):
   with pytest.raises(ValueError, match="solver 'rk45' is unknown; there are adams_bashforth2, "):
-    solvers.find('rk45')
+    solvers.get_solver('rk45')
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(ValueError, match="solver 'adaptive' needs diffrax: pip install diffrax"):
-    solvers.find('adaptive')
-  assert solvers.find(solvers.heun) is solvers.heun is solvers.find('heun')
+    solvers.get_solver('adaptive')
+  assert solvers.get_solver(solvers.heun) is solvers.heun is solvers.get_solver('heun')

@@ -1,7 +1,7 @@
-"""Folders of one's own pictures, of any sizes, as examples of one shape."""
+"""Folders of your own pictures, of any sizes, as examples of one shape."""
 
 import contextlib
-import dataclasses
+import functools
 import glob
 import os
 from collections.abc import Callable, Iterator
@@ -9,10 +9,11 @@ from concurrent import futures
 
 import numpy as np
 import tqdm
-from jaxtyping import Int, Int32, Shaped, UInt8
+from jaxtyping import Int, Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gdm_jax.data.sources import BYTE, ArraySource, Batch, DataError
+from gdm_jax.data.base import Batch, LazySource
+from gdm_jax.runtime.errors import DataError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 # One pool for all, however many batches the pipeline reads at once. Threads suffice: PIL lets go
@@ -86,11 +87,11 @@ def _opened(file: str | os.PathLike) -> Iterator[Image.Image]:
     raise ValueError(f'cannot read {os.fspath(file)} ({reason})') from error
 
 
-def find(name: str, shape: tuple[int, ...]) -> 'FolderSource':
-  """The pictures of 'folder:PATH' or 'folder:PATH1,PATH2', each of them a class, mixed.
+def open_folder(name: str, shape: tuple[int, ...]) -> LazySource:
+  """The pictures of 'folder:PATH' or 'folder:PATH1,PATH2', each of them a class, shuffled.
 
   Those of a single PATH have its subfolders as classes, by name, if every picture lies directly in
-  one. Hidden files and folders are passed over.
+  one. Hidden files and folders are skipped.
 
   Raises:
     DataError: a folder is missing or without pictures, or the shape is none of a picture.
@@ -98,23 +99,28 @@ def find(name: str, shape: tuple[int, ...]) -> 'FolderSource':
   if len(shape) != 3 or shape[-1] not in (1, 3):
     raise DataError(f'data.shape={shape}: {name} needs (height, width, 1 or 3)')
   folders = [os.path.expanduser(folder) for folder in name.removeprefix('folder:').split(',')]
-  found = [_pictures(name, folder) for folder in folders]
+  pictures = [_pictures(name, folder) for folder in folders]
   if len(folders) > 1:
-    owners = [i for i, pictures in enumerate(found) for _ in pictures]
-  elif all(picture.count(os.sep) == 1 for picture in found[0]):
-    owners = [os.path.dirname(picture) for picture in found[0]]
+    owners = [i for i, inside in enumerate(pictures) for _ in inside]
+  elif all(picture.count(os.sep) == 1 for picture in pictures[0]):
+    owners = [os.path.dirname(picture) for picture in pictures[0]]
   else:
     owners = None
-  files = [os.path.join(f, p) for f, pictures in zip(folders, found, strict=True) for p in pictures]
+  files = [os.path.join(f, p) for f, inside in zip(folders, pictures, strict=True) for p in inside]
   classes, label = np.unique(owners, return_inverse=True) if owners else ((), np.zeros(len(files)))
-  # They come folder after folder, so that a slice of them as they are would be of few classes.
-  mixed = np.random.default_rng(0).permutation(len(files))
-  source = FolderSource(name, np.array(files, object), label.astype(np.int32), shape, len(classes))
-  return source.subset(mixed)
+  # They are sorted by folder, so that an unshuffled slice would be of few classes.
+  shuffled = np.random.default_rng(0).permutation(len(files))
+  return LazySource(
+    shuffled,
+    shape,
+    len(classes),
+    functools.partial(_read, name, files, label.astype(np.int32), shape),
+    functools.partial(_check, name, files),
+  )
 
 
-def _pictures(name, folder):
-  """The paths of a folder's pictures from there, sorted."""
+def _pictures(name: str, folder: str) -> list[str]:
+  """The paths of a folder's pictures, relative to it, sorted."""
   if not os.path.isdir(folder):
     raise DataError(f'data.name={name!r}: there is no folder {folder!r}')
   files = glob.glob('**', root_dir=folder, recursive=True)
@@ -124,64 +130,37 @@ def _pictures(name, folder):
   return pictures
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FolderSource:
-  """Pictures that are decoded whenever they are read.
+def _read(
+  name: str,
+  files: list[str],
+  label: Int32[np.ndarray, ' all'],
+  shape: tuple[int, int, int],
+  records: Int[np.ndarray, ' b'],
+  progress: bool,
+) -> Batch:
+  x = np.empty((len(records), *shape), np.uint8)
 
-  Attributes:
-    name: what error messages call the data set.
-    files: the paths, strings.
-    label: the class of each.
-    shape: what `read_picture` makes of them.
-    num_classes: 0 if there are none.
-  """
+  def read(i):
+    x[i], _ = read_picture(files[records[i]], shape)
 
-  name: str
-  files: Shaped[np.ndarray, ' n']
-  label: Int32[np.ndarray, ' n']
-  shape: tuple[int, int, int]
-  num_classes: int
-  bin_width: float = BYTE
+  _each(name, len(records), read, 'decode' if progress else '')
+  return {'x': x, 'label': label[records]}
 
-  def __len__(self) -> int:
-    return len(self.files)
 
-  def __getitem__(self, indices: Int[np.ndarray, ' b']) -> Batch:
-    """Decodes pictures. Raises DataError where one cannot be."""
-    return {'x': self._decode(self.files[indices]), 'label': self.label[indices]}
+def _check(name: str, files: list[str], records: Int[np.ndarray, ' n']):
+  """Opens every picture without decoding it."""
 
-  def subset(self, part: slice | Int[np.ndarray, ' m']) -> 'FolderSource':
-    """Some of the pictures, by index."""
-    return dataclasses.replace(self, files=self.files[part], label=self.label[part])
+  def header(i):
+    with _opened(files[records[i]]):
+      pass
 
-  def decoded(self) -> ArraySource:
-    """Decodes every picture into memory. Raises DataError where some cannot be."""
-    x = self._decode(self.files, 'decode')
-    return ArraySource(x, self.label, self.num_classes, self.bin_width)
-
-  def check(self):
-    """Opens every picture without decoding it. Raises DataError where some cannot be."""
-
-    def header(i):
-      with _opened(self.files[i]):
-        pass
-
-    _each(self.name, len(self), header, 'check')
-
-  def _decode(self, files, verb=''):
-    x = np.empty((len(files), *self.shape), np.uint8)
-
-    def read(i):
-      x[i], _ = read_picture(files[i], self.shape)
-
-    _each(self.name, len(files), read, verb)
-    return x
+  _each(name, len(records), header, 'check')
 
 
 def _each(name: str, count: int, task: Callable[[int], None], verb: str = ''):
-  """Does task(0), task(1), ... in threads, under a progress bar if there is a verb for it.
+  """Runs task(i) for all i in a thread pool; shows a progress bar if `verb` is given.
 
-  Raises DataError that tells the ValueError of the first file, by path, and how many others.
+  Raises DataError with the ValueError of the first file, by path, and the number of others.
   """
 
   def attempt(i):

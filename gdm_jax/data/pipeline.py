@@ -7,7 +7,7 @@ import sys
 import grain
 import numpy as np
 
-from gdm_jax.data.sources import Batch, Source
+from gdm_jax.data.base import Batch, Source
 
 
 def batches(

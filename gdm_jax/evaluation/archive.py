@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from gdm_jax import files
+from gdm_jax.runtime import files
 
 
 class Damaged(ValueError):
@@ -18,7 +18,7 @@ class Damaged(ValueError):
 def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
   """Writes arrays, all of them or none."""
   file.parent.mkdir(parents=True, exist_ok=True)
-  with files.whole(file) as f:
+  with files.atomic_write(file) as f:
     np.savez(f, **arrays)
 
 

@@ -5,9 +5,8 @@ import io
 import pathlib
 from collections.abc import Iterable, Sequence
 
-import jax
-
-from gdm_jax.config import ConfigError
+from gdm_jax.runtime import distributed
+from gdm_jax.runtime.errors import ConfigError
 
 
 class Cells:
@@ -22,7 +21,7 @@ class Cells:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = file.read_text() if file.exists() else ''
     whole = text[: text.rfind('\n') + 1] or _lines([self._columns])
-    if whole != text and jax.process_index() == 0:
+    if whole != text and distributed.is_primary():
       file.write_text(whole)
     reader = csv.DictReader(io.StringIO(whole))
     if tuple(reader.fieldnames or ()) != self._columns:
@@ -40,7 +39,7 @@ class Cells:
   def add(self, *rows: dict):
     """Adds rows; process 0 writes them, at once."""
     texts = [{name: str(row[name]) for name in self._columns} for row in rows]
-    if jax.process_index() == 0:
+    if distributed.is_primary():
       with self._file.open('a', newline='') as f:
         f.write(_lines(text.values() for text in texts))
     self.rows += texts

@@ -13,11 +13,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, UInt8
 
-from gdm_jax import distributed, figures
-from gdm_jax.config import ConfigError
-from gdm_jax.data import pipeline
-from gdm_jax.data.sources import Source
+from gdm_jax.data import pipeline, units
+from gdm_jax.data.base import Source
 from gdm_jax.evaluation import archive
+from gdm_jax.runtime import distributed
+from gdm_jax.runtime.errors import ConfigError
 
 WIDTHS = (32, 64, 64)
 IMAGES = 60_000  # seen in training, whatever the data: a minute on two cores at 32 x 32
@@ -72,7 +72,7 @@ def train(source: Source, seed: int = 0) -> tuple[dict, float]:
   batches = pipeline.batches(source, BATCH, seed)
   for _ in range(steps):
     batch = next(batches)
-    state, share = step(state, figures.to_uint8(batch['x']), batch['label'])
+    state, share = step(state, units.to_uint8(batch['x']), batch['label'])
     right.append(share)
   return state[0], float(jnp.mean(jnp.stack(right[-steps // 10 :])))
 
@@ -94,10 +94,10 @@ def cached(file: pathlib.Path, source: Source, about: dict) -> tuple[dict, float
     arrays = archive.read(file) if file.exists() else {}
   except archive.Damaged as error:
     raise ConfigError(f'{file} is damaged ({error}); remove it to train another') from None
-  if distributed.decide(str(arrays.pop('about', '')) == about):
+  if distributed.from_process_0(str(arrays.pop('about', '')) == about):
     right = float(arrays.pop('right'))
     return unflatten_dict(arrays, sep='/'), right
   params, right = multihost_utils.broadcast_one_to_all(train(source))
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     archive.write(file, **flatten_dict(params, sep='/'), about=about, right=right)
   return params, float(right)

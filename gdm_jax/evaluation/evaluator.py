@@ -10,12 +10,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, generate, solvers
+from gdm_jax import build, figures, solvers
 from gdm_jax.build import System
-from gdm_jax.config import seeds_of
+from gdm_jax.config import parse_seeds
 from gdm_jax.evaluation import archive, features, reference, summary
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.summary import Collector, Scores
+from gdm_jax.generation.generator import Generator
 
 SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'solver', 'guidance', 'labels', 'seeds')
 AGAINST = ('features', 'identity', 'data', 'split')
@@ -27,7 +28,7 @@ VALUES = (
 )
 
 
-class EvaluationError(RuntimeError):
+class DivergedError(RuntimeError):
   """Samples that cannot be evaluated."""
 
 
@@ -49,7 +50,7 @@ class Evaluator:
 
   folder: where the classifier and the reference's statistics are kept; like: an evaluator of
   another model, whose features and reference serve this one too. Raises ConfigError and DataError
-  (`features.find`, `reference.obtain`).
+  (`features.load_features`, `reference.obtain`).
   """
 
   def __init__(
@@ -61,12 +62,12 @@ class Evaluator:
     like: 'Evaluator | None' = None,
   ):
     self._system, self._shape, self._mesh = system, config.data.shape, mesh
-    self.features = like.features if like else features.find(config, folder)
+    self.features = like.features if like else features.load_features(config, folder)
     self.real, self.about = (
       (like.real, like.about) if like else reference.obtain(config, self.features, folder, mesh)
     )
     self._of = self.features.compiled(mesh)
-    self._generators: dict[tuple, generate.Generator] = {}
+    self._generators: dict[tuple, Generator] = {}
 
   def key(self, config: ConfigDict, weights: Weights) -> dict[str, str]:
     """What tells an evaluation from another: the columns KEYS. `config.sampling` says how."""
@@ -82,15 +83,17 @@ class Evaluator:
   ) -> Scores | None:
     """The distances of the images of `evaluation.seeds`, made as `config.sampling` says.
 
-    None where it was asked to stop, after any batch, by `stopped`. Raises EvaluationError where an
+    None where it was asked to stop, after any batch, by `stopped`. Raises DivergedError where an
     image is not finite, and ConfigError.
     """
-    c, seeds = config.sampling, seeds_of(config, 'evaluation.seeds')
-    table = build.generation(config, self._system.strategies)
+    c, seeds = config.sampling, parse_seeds(config, 'evaluation.seeds')
+    table = build.sampling_table(config, self._system.strategies)
     generator = self._generator(c.solver, c.guidance)
     collector = Collector()
-    labels = build.labels(config, seeds)
-    for some, x in generator.stream(weights.params, table, seeds, labels, c.batch, 'evaluation'):
+    labels = build.sampling_labels(config, seeds)
+    for some, x in generator.sample_batches(
+      weights.params, table, seeds, labels, c.batch, 'evaluation'
+    ):
       self.collect([collector], x, some)
       if stopped():
         return None
@@ -104,7 +107,7 @@ class Evaluator:
   ):
     """Adds features of generated images: each collector gets those of the seeds, one after another.
 
-    Raises EvaluationError where one is not finite.
+    Raises DivergedError where one is not finite.
     """
     found, finite = self._of(x)
     finite, each = summary.everywhere(finite), len(x) // len(collectors)
@@ -116,12 +119,12 @@ class Evaluator:
   def row(self, config: ConfigDict, scores: Scores, weights: Weights) -> dict:
     """A row of evaluation.csv: KEYS and VALUES."""
     c = config.sampling
-    evaluations = solvers.find(c.solver).cost(sum(c.steps))
+    evaluations = solvers.get_solver(c.solver).cost(sum(c.steps))
     return {
       **self.key(config, weights),
       'metric': self.features.metric,
       **{key: f'{value:.6g}' for key, value in dataclasses.asdict(scores).items()},
-      'images': len(seeds_of(config, 'evaluation.seeds')),
+      'images': len(parse_seeds(config, 'evaluation.seeds')),
       'real': self.real.moments.count,
       'evaluations': '' if evaluations is None else evaluations * (2 if c.guidance != 1 else 1),
       'trained_images': weights.step * config.train.batch,
@@ -129,7 +132,7 @@ class Evaluator:
 
   def _generator(self, solver, guidance):
     if (solver, guidance) not in self._generators:
-      self._generators[solver, guidance] = generate.Generator(
+      self._generators[solver, guidance] = Generator(
         self._system, self._shape, solver, self._mesh, guidance
       )
     return self._generators[solver, guidance]
@@ -138,7 +141,7 @@ class Evaluator:
 def settings(config: ConfigDict, system: System, weights: Weights) -> dict[str, str]:
   """Which model, sampled how: the columns MODEL and SAMPLED. Raises ConfigError."""
   c = config.sampling
-  name, order = build.order_of(config, system.strategies)
+  name, order = build.sampling_order(config, system.strategies)
   values = {
     'checkpoint': weights.step,
     'parameters': weights.digest,
@@ -168,7 +171,7 @@ def evaluate(
 ) -> dict[str, str] | None:
   """The row of a checkpoint: measured and added, unless it is there already.
 
-  None where it was asked to stop. Raises EvaluationError and ConfigError.
+  None where it was asked to stop. Raises DivergedError and ConfigError.
   """
   key = evaluator.key(config, weights)
   if key not in rows:
@@ -180,9 +183,9 @@ def evaluate(
 
 
 def check_finite(flags: Bool[np.ndarray, ' n'], seeds: Int[np.ndarray, ' n']):
-  """Raises EvaluationError naming the seeds whose images are not finite."""
+  """Raises DivergedError naming the seeds whose images are not finite."""
   if not flags.all():
-    raise EvaluationError(
+    raise DivergedError(
       f'{(~flags).sum()} of the images of seeds {seeds[0]} to {seeds[-1]} hold NaN or infinity, '
       f'the first that of seed {seeds[np.argmin(flags)]}: the model or the solver diverged'
     )

@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, UInt8
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, sharding
-from gdm_jax.config import ConfigError, naming
+from gdm_jax import build, figures
+from gdm_jax.config import blaming
+from gdm_jax.data import units
 from gdm_jax.evaluation import archive, classifier, inception, vgg, weights
-from gdm_jax.training.logger import say
+from gdm_jax.runtime import console, sharding
+from gdm_jax.runtime.errors import ConfigError
 
 Images = UInt8[Array, 'n h w c']
 
@@ -45,11 +47,11 @@ class Features:
 
     The batch is uint8, or data in [-1, 1], which are rounded to uint8 first.
     """
-    split, everywhere = sharding.split(mesh), sharding.everywhere(mesh)
+    split, everywhere = sharding.batch_sharded(mesh), sharding.replicated(mesh)
 
     @functools.partial(jax.jit, in_shardings=(everywhere, split), out_shardings=split)
     def of(params, x):
-      return self.apply(params, figures.to_uint8(x)), jnp.isfinite(x).all((1, 2, 3))
+      return self.apply(params, units.to_uint8(x)), jnp.isfinite(x).all((1, 2, 3))
 
     return functools.partial(of, jax.device_put(self.params, everywhere))
 
@@ -65,10 +67,10 @@ def find(config: ConfigDict, folder: pathlib.Path) -> Features:
   if c.features == 'pixels':
     return Features(c.features, {}, lambda _, images: _flat(images))
   if c.features == 'classifier':
-    source = build.source(config)
+    source = build.data_source(config)
     about = {'data': config.data.name, 'split': config.data.split, 'shape': list(shape)}
     params, right = classifier.cached(folder / 'classifier.npz', source, about)
-    say(f'classifier of {config.data.name}: {right:.1%} of its training examples right')
+    console.log(f'classifier of {config.data.name}: {right:.1%} of its training examples right')
     model = classifier.Classifier(source.num_classes)
     return Features(c.features, params, lambda p, images: model.apply({'params': p}, images)[0])
   model, tap = {
@@ -80,7 +82,7 @@ def find(config: ConfigDict, folder: pathlib.Path) -> Features:
     return model.apply({'params': params}, rgb(images))[tap]
 
   params = weights.load(c.features, c.weights)
-  with naming('evaluation.features', c.features):
+  with blaming('evaluation.features', c.features):
     jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, *shape), jnp.uint8))
   return Features(c.features, params, apply)
 

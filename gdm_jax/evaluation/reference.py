@@ -11,12 +11,14 @@ import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gdm_jax import build, distributed, sharding
-from gdm_jax.config import LEAST_EVALUATED, ConfigError
+from gdm_jax import build
+from gdm_jax.config import MIN_EVALUATED
 from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Collector, Summary, everywhere
+from gdm_jax.runtime import distributed, sharding
+from gdm_jax.runtime.errors import ConfigError
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
 ABOUT = ('features', 'identity', 'data', 'split', 'shape')
@@ -59,7 +61,7 @@ def obtain(
     return summary, about
   file = file_of(wanted, folder)
   summary, about = load(file) if file.exists() else (None, None)
-  if distributed.decide(about == wanted):
+  if distributed.from_process_0(about == wanted):
     return summary, about
   summary = collect(config, features, mesh)
   save(file, summary, wanted)
@@ -68,11 +70,11 @@ def obtain(
 
 def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
   """Statistics of the images of `evaluation.split`, in an order that does not follow the data's."""
-  source = build.source(config, 'evaluation.split', memory_gib=0)
-  if len(source) < LEAST_EVALUATED:
+  source = build.data_source(config, 'evaluation.split', memory_gib=0)
+  if len(source) < MIN_EVALUATED:
     raise ConfigError(
       f'evaluation.split = {config.evaluation.split!r}: {len(source)} images of '
-      f'{config.data.name} are too few; {LEAST_EVALUATED} are the least'
+      f'{config.data.name} are too few; {MIN_EVALUATED} are the least'
     )
   of, collector = features.compiled(mesh), Collector()
   batch = -(-min(config.sampling.batch, len(source)) // mesh.size) * mesh.size
@@ -84,7 +86,7 @@ def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
       full = np.resize(some, batch)  # the last batch too, so that one program serves all
       # Every process reads its share of the batch.
       mine = np.split(full, jax.process_count())[jax.process_index()]
-      examples = sharding.to_devices({'x': source[mine]['x']}, mesh)
+      examples = sharding.shard_batch({'x': source[mine]['x']}, mesh)
       found, finite = of(examples['x'])
       if not (flags := everywhere(finite)[: len(some)]).all():
         place = some[np.argmin(flags)]
@@ -98,7 +100,7 @@ def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
 
 def save(file: pathlib.Path, summary: Summary, about: dict[str, str]):
   """Writes statistics, whole or not at all, by process 0."""
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     m = summary.moments
     values = m.count, m.mean, m.scatter, summary.kept, json.dumps(about)
     archive.write(file, **dict(zip(ARRAYS, values, strict=True)))

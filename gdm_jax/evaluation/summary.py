@@ -6,7 +6,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
-from gdm_jax.config import LEAST_EVALUATED
+from gdm_jax.config import MIN_EVALUATED
 from gdm_jax.evaluation import distances
 from gdm_jax.evaluation.moments import Moments, over_processes
 
@@ -62,11 +62,11 @@ class Collector:
 def scores(generated: Summary, real: Summary) -> Scores:
   """All distances; all but Frechet's of equally many features of both.
 
-  Raises ValueError for fewer than LEAST_EVALUATED images, other features, or features not finite.
+  Raises ValueError for fewer than MIN_EVALUATED images, other features, or features not finite.
   """
   for summary in (generated, real):
-    if (n := summary.moments.count) < LEAST_EVALUATED:
-      raise ValueError(f'{n} images are too few; {LEAST_EVALUATED} are the least')
+    if (n := summary.moments.count) < MIN_EVALUATED:
+      raise ValueError(f'{n} images are too few; {MIN_EVALUATED} are the least')
   a, b = generated.moments, real.moments
   distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance, b.root)
   n = min(len(generated.kept), len(real.kept))

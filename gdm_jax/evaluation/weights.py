@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import archive, inception, vgg
+from gdm_jax.runtime.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from gdm_jax.models import winograd
+from gdm_jax.runtime import winograd
 
 SKIP_SCALE = math.sqrt(0.5)
 REMAT = {

@@ -6,9 +6,9 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from gdm_jax.config import ConfigError
-from gdm_jax.data import sources
+from gdm_jax.data import base
 from gdm_jax.data.folder import SUFFIXES
+from gdm_jax.runtime.errors import ConfigError
 
 
 def make_workdir(workdir: pathlib.Path, name: str = ''):
@@ -45,7 +45,7 @@ def pictures(key: str, patterns: str) -> list[pathlib.Path]:
   return files
 
 
-def check_classes(config: ConfigDict, source: sources.Source):
+def check_classes(config: ConfigDict, source: base.Source):
   """Raises ConfigError where the network's classes are not those of the data."""
   if config.model.classes not in (0, source.num_classes):
     raise ConfigError(

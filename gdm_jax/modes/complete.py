@@ -6,17 +6,19 @@ image upward or downward.
 
 import pathlib
 
-import jax
 import numpy as np
 import tqdm
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, generate, sampling, sharding
-from gdm_jax.config import ConfigError, seeds_of
+from gdm_jax import build, figures, sampling
+from gdm_jax.config import parse_seeds
+from gdm_jax.data import units
+from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
+from gdm_jax.runtime import console, distributed, sharding
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.checkpoint import trained
-from gdm_jax.training.logger import say
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -31,7 +33,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   files = common.pictures('complete.images', c.images)
   images = np.stack([_load('complete.images', file, shape) for file in files])
   table, groups = plan(config, system)
-  seeds = seeds_of(config)[: c.variants]
+  seeds = parse_seeds(config)[: c.variants]
   if len(seeds) < c.variants:
     raise ConfigError(
       f'complete.variants = {c.variants}: sampling.seeds = {config.sampling.seeds!r} has only '
@@ -47,25 +49,25 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   common.make_workdir(folder)
 
   s = config.sampling
-  generator = generate.Generator(system, shape, s.solver, mesh, s.guidance)
+  generator = Generator(system, shape, s.solver, mesh, s.guidance)
   lines = []
   for file, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
-    made = generator.images(
+    made = generator.sample(
       params,
       table,
       seeds,
-      labels=build.labels(config, seeds) if s.labels else None,
+      labels=build.sampling_labels(config, seeds) if s.labels else None,
       known=np.repeat(image[None], c.variants, axis=0),
       groups=groups,
     )
     lines += [_shown(system.process, image, groups), image, *made]
-    if jax.process_index() == 0:
-      for v, variant in enumerate(figures.to_uint8(made)):
+    if distributed.is_primary():
+      for v, variant in enumerate(units.to_uint8(made)):
         figures.save(folder / f'{file.stem}_{v}.png', variant)
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     sheet = figures.overview(np.stack(lines), 96, 2 + c.variants)
     figures.save(folder / 'completed.png', sheet)
-  say(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
+  console.log(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
 
 
 def plan(
@@ -86,10 +88,10 @@ def plan(
     one = config.copy_and_resolve_references()
     one.sampling.strategy = name
     try:
-      build.generation(one, strategies)
+      build.sampling_table(one, strategies)
       known = _inside(mask, system, strategies[name]) if c.mask else c.groups
       _check_groups(known, strategies[name])
-      table = build.generation(one, strategies, known)
+      table = build.sampling_table(one, strategies, known)
     except ConfigError as error:
       refusals.append(str(error))
     else:

@@ -11,7 +11,7 @@ from gdm_jax.training import flops, loop
 def run(config: ConfigDict):
   """Prints all three. Raises ConfigError."""
   system = build.system(config)
-  table = build.generation(config, system.strategies)
+  table = build.sampling_table(config, system.strategies)
   build.check_devices(config)
   params = jax.eval_shape(system.init, jax.random.key(0))
   print(config)
@@ -29,7 +29,7 @@ def run(config: ConfigDict):
     'for groups, loss, Adam and EMA'
   )
   print(
-    f'whole run           {loop.steps(config):,} steps of {batch}, '
+    f'whole run           {loop.num_steps(config):,} steps of {batch}, '
     f'{train * config.train.duration / 1e18:.3g} EFLOP'
   )
   print(f'one sample          {steps} steps, {steps * forward / 1e9:.3f} GFLOP with Euler')

@@ -3,20 +3,22 @@
 import pathlib
 import re
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gdm_jax import build, editing, figures, generate, latents, sampling, sharding
+from gdm_jax import build, figures, latents, sampling
 from gdm_jax.build import System
-from gdm_jax.config import ConfigError, naming, seeds_of
+from gdm_jax.config import blaming, parse_seeds
+from gdm_jax.data import units
 from gdm_jax.data.folder import read_picture
-from gdm_jax.evaluation.evaluator import EvaluationError
+from gdm_jax.data.units import from_uint8
+from gdm_jax.generation import editing
+from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
+from gdm_jax.runtime import console, distributed, sharding
+from gdm_jax.runtime.errors import ConfigError, DivergedError
 from gdm_jax.training.checkpoint import trained
-from gdm_jax.training.logger import say
-from gdm_jax.training.step import to_model_units
 
 LEVEL = 2 / 255  # a level of 0..255, in the units of data in [-1, 1]
 
@@ -25,11 +27,11 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes every edited picture to workdir/edited, and sheet.png with all of them and captions.
 
   Tells what was done to pictures of other sizes, and how exactly each comes back when nothing is
-  changed. Raises ConfigError, and EvaluationError where pictures come back that are not finite.
+  changed. Raises ConfigError, and DivergedError where pictures come back that are not finite.
   """
   c, shape = config.edit, config.data.shape
   system = build.system(config)
-  table = build.generation(config, system.strategies)
+  table = build.sampling_table(config, system.strategies)
   chosen = masks(config, system)
   files = common.pictures('edit.images', c.images)
   names, x = [file.stem for file in files], read(files, shape)
@@ -41,8 +43,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   folder = workdir / c.folder
   common.make_workdir(folder)
 
-  with naming('edit.solver', c.solver):
-    generator = generate.Generator(system, shape, c.solver, mesh)
+  with blaming('edit.solver', c.solver):
+    generator = Generator(system, shape, c.solver, mesh)
   batch = config.sampling.batch
   z = generator.encode(params, table, x, batch)
   again = generator.decode(params, table, z, batch)
@@ -53,14 +55,14 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   shown = [originals, returned] if c.operation == 'reconstruct' else pictures
 
   report(names, x, again, c.solver)
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     for name, image in returned[1]:
-      figures.save(folder / f'{name}.png', figures.to_uint8(image))
+      figures.save(folder / f'{name}.png', units.to_uint8(image))
     for caption, images in pictures:
       for name, image in images:
-        figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', figures.to_uint8(image))
+        figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', units.to_uint8(image))
     figures.sheet(folder / 'sheet.png', shown)
-  say(
+  console.log(
     f'{sum(len(images) for _, images in shown)} pictures by step {step:,}: see {folder}/sheet.png'
   )
 
@@ -71,12 +73,12 @@ def read(files: list[pathlib.Path], shape: tuple[int, int, int]) -> Float[np.nda
     raise ConfigError(f'edit.images: data.shape = {shape} is no picture')
   found = []
   for file in files:
-    with naming('edit.images', file):
+    with blaming('edit.images', file):
       image, done = read_picture(file, shape)
     found.append(image)
     if done:
-      say(f'{file}: {done}')
-  return np.asarray(to_model_units(np.stack(found)))
+      console.log(f'{file}: {done}')
+  return np.asarray(from_uint8(np.stack(found)))
 
 
 def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
@@ -85,10 +87,10 @@ def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
   if c.groups and c.band:
     raise ConfigError(f'edit.groups = {c.groups} and edit.band = {c.band}: give one of them')
   if c.band:
-    with naming('edit.band', c.band):
+    with blaming('edit.band', c.band):
       first, last = c.band
       return {f'[{first}, {last - 1}]': latents.band(system.process.basis, first, last)}
-  found = editing.masks(system, build.order_of(config, system.strategies)[0])
+  found = editing.masks(system, build.sampling_order(config, system.strategies)[0])
   names = list(found)
   if not all(isinstance(group, int) and 0 <= group < len(names) for group in c.groups):
     raise ConfigError(f'edit.groups = {c.groups}: the groups are 0 to {len(names) - 1}')
@@ -101,7 +103,7 @@ def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
 def lines(config, system, z, names, chosen) -> list[editing.Line]:
   """The lines of `edit.operation`, not yet decoded. Raises ConfigError."""
   c, basis, found = config.edit, system.process.basis, []
-  with naming(f'edit.operation = {c.operation!r}, edit.images', names):
+  with blaming(f'edit.operation = {c.operation!r}, edit.images', names):
     match c.operation:
       case 'reconstruct':
         return []
@@ -112,7 +114,7 @@ def lines(config, system, z, names, chosen) -> list[editing.Line]:
       case 'traverse':
         found = editing.traverse(basis, z, names, c.ranks, c.channel, c.strengths)
       case 'vary':
-        seeds = seeds_of(config)[: c.variants]
+        seeds = parse_seeds(config)[: c.variants]
         if len(seeds) < c.variants:
           raise ValueError(f'edit.variants = {c.variants} needs as many of sampling.seeds')
         kept = chosen if c.groups or c.band else editing.lowest(chosen)
@@ -124,18 +126,18 @@ def lines(config, system, z, names, chosen) -> list[editing.Line]:
 
 
 def report(names, x, again, solver):
-  """Says how far each picture is from what its latent decodes to. Raises EvaluationError."""
+  """Says how far each picture is from what its latent decodes to. Raises DivergedError."""
   errors = np.abs(again - x).reshape(len(x), -1).max(1) / LEVEL
   if not np.isfinite(errors).all():
-    raise EvaluationError(
+    raise DivergedError(
       f'{names[int(np.argmin(np.isfinite(errors)))]} did not come back finite from {solver}: the '
       'model or the solver diverged'
     )
   for name, error in zip(names, errors, strict=True):
-    say(f'{name}: reconstructed to {error:.2g} levels of 255 at most')
+    console.log(f'{name}: reconstructed to {error:.2g} levels of 255 at most')
   if errors.max() > 1:
     other = '' if solver == 'reversible_heun' else ', or edit.solver = reversible_heun'
-    say(f'that is visible: take more --config.sampling.steps{other}')
+    console.log(f'that is visible: take more --config.sampling.steps{other}')
 
 
 def _slug(text):

@@ -2,15 +2,14 @@
 
 import pathlib
 
-import jax
 from ml_collections import ConfigDict
 
-from gdm_jax import build, sharding
-from gdm_jax.config import ConfigError
+from gdm_jax import build
 from gdm_jax.evaluation import evaluator, features, reference
 from gdm_jax.modes import common
+from gdm_jax.runtime import console, distributed, sharding
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.checkpoint import trained
-from gdm_jax.training.logger import say
 
 FOLDER = 'evaluation'  # in the workdir: the classifier and the statistics
 
@@ -19,19 +18,19 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """Appends the row of `checkpoint.load` to evaluation.csv and prints it.
 
   A row that is there already is printed and not measured again. Raises ConfigError, DataError and
-  EvaluationError.
+  DivergedError.
   """
   system, mesh = build.system(config), sharding.mesh()
-  build.generation(config, system.strategies)
-  weights = evaluator.Weights(*trained(config, workdir, system, mesh))
+  build.sampling_table(config, system.strategies)
+  weights = evaluator.Checkpoint(*trained(config, workdir, system, mesh))
   common.make_workdir(workdir)
   evaluation = evaluator.Evaluator(config, system, workdir / FOLDER, mesh)
-  rows = evaluator.cells(workdir)
+  rows = evaluator.open_csv(workdir)
   known = evaluation.key(config, weights) in rows
   row = evaluator.evaluate(config, evaluation, weights, rows)
-  if jax.process_index() == 0:
-    print(evaluator.readable(row), flush=True)
-  say(f'{"it was in" if known else "see"} {workdir}/evaluation.csv')
+  if distributed.is_primary():
+    print(evaluator.describe(row), flush=True)
+  console.log(f'{"it was in" if known else "see"} {workdir}/evaluation.csv')
 
 
 def make_reference(config: ConfigDict, workdir: pathlib.Path):
@@ -41,7 +40,7 @@ def make_reference(config: ConfigDict, workdir: pathlib.Path):
   """
   common.make_workdir(workdir)
   build.system(config)
-  found = features.find(config, workdir / FOLDER)
+  found = features.load_features(config, workdir / FOLDER)
   about = reference.describe(config, found)
   named = config.evaluation.reference
   file = pathlib.Path(named).expanduser() if named else reference.file_of(about, workdir / FOLDER)
@@ -50,6 +49,6 @@ def make_reference(config: ConfigDict, workdir: pathlib.Path):
     raise ConfigError(f'evaluation.reference = {file} is a folder')
   summary = reference.collect(config, found, sharding.mesh())
   reference.save(file, summary, about)
-  say(
+  console.log(
     f'{found.name} of {summary.moments.count:,} images of {about["data"]}, {about["split"]}: {file}'
   )

@@ -13,13 +13,14 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, generate, likelihood, sampling, sharding
-from gdm_jax.config import ConfigError
-from gdm_jax.data import sources
+from gdm_jax import build, figures, likelihood, sampling
+from gdm_jax.data import base
+from gdm_jax.data.units import from_uint8
+from gdm_jax.generation.generator import chunks
 from gdm_jax.modes import common
+from gdm_jax.runtime import console, distributed, sharding
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.checkpoint import trained
-from gdm_jax.training.logger import say
-from gdm_jax.training.step import to_model_units
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -32,12 +33,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   c = config.likelihood
   system = build.system(config)
-  table = build.generation(config, system.strategies)
+  table = build.sampling_table(config, system.strategies)
   try:
-    likelihood.find(c.solver)
+    likelihood.get_solver(c.solver)
   except ValueError as error:
     raise ConfigError(f'likelihood.solver = {c.solver!r}: {error}') from None
-  source = build.source(config, 'likelihood.split', memory_gib=0)
+  source = build.data_source(config, 'likelihood.split', memory_gib=0)
   common.check_classes(config, source)
   mesh = sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
@@ -45,7 +46,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   common.make_workdir(folder)
 
   indices = np.arange(min(c.num, len(source)))
-  strategy, order = build.order_of(config, system.strategies)
+  strategy, order = build.sampling_order(config, system.strategies)
   dims, parts = _groups(config, system, strategy, order)
   nats, label = evaluate(config, system, params, table, source, indices, mesh)
   nats = nats @ parts + dims * math.log(source.bin_width or 1)
@@ -69,10 +70,10 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       {'group': group, **_statistics(nats[:, i], int(dims[i]))} for i, group in enumerate(order)
     ],
   }
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     _write(folder, summary, indices, label, nats)
     print(_readable(summary))
-  say(f'see {folder}')
+  console.log(f'see {folder}')
 
 
 def evaluate(
@@ -80,7 +81,7 @@ def evaluate(
   system: build.System,
   params: dict,
   table: Float[np.ndarray, 'rows k'],
-  source: sources.Source,
+  source: base.Source,
   indices: Int[np.ndarray, ' n'],
   mesh: Mesh,
 ) -> tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, ' n']]:
@@ -90,13 +91,13 @@ def evaluate(
   probes from `likelihood.seed` + i.
   """
   c, process = config.likelihood, system.process
-  split = sharding.split(mesh)
+  split = sharding.batch_sharded(mesh)
   batch = -(-min(config.sampling.batch, len(indices)) // mesh.size) * mesh.size
-  pieces = generate.pieces(table)[::-1]
+  pieces = chunks(table)[::-1]
 
   @functools.partial(jax.jit, out_shardings=split)
   def start(x, label, seeds):
-    x = to_model_units(x)
+    x = from_uint8(x)
     if source.bin_width:
       x = likelihood.dequantise(x, source.bin_width, seeds)
     return likelihood.start(process, table, x, c.solver), label, seeds
@@ -108,7 +109,7 @@ def evaluate(
     return likelihood.walk(predict, process, rows, state, probes, c.solver)
 
   finish = functools.partial(likelihood.finish, process)
-  finish = jax.jit(finish, out_shardings=sharding.everywhere(mesh))
+  finish = jax.jit(finish, out_shardings=sharding.replicated(mesh))
 
   found, labels = [], []
   with tqdm.tqdm(total=len(indices), unit=' examples', unit_scale=True, disable=None) as bar:

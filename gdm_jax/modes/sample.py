@@ -2,15 +2,15 @@
 
 import pathlib
 
-import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, generate, sharding
-from gdm_jax.config import seeds_of
-from gdm_jax.modes.folder import Folder
+from gdm_jax import build, figures
+from gdm_jax.config import parse_seeds
+from gdm_jax.generation.generator import Generator
+from gdm_jax.generation.samples import Folder
+from gdm_jax.runtime import console, distributed, sharding
 from gdm_jax.training.checkpoint import trained
-from gdm_jax.training.logger import say
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -21,11 +21,11 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """
   c, shape = config.sampling, config.data.shape
   system = build.system(config)
-  table = build.generation(config, system.strategies)
-  seeds = seeds_of(config)
+  table = build.sampling_table(config, system.strategies)
+  seeds = parse_seeds(config)
   mesh = sharding.mesh()
   params, step = trained(config, workdir, system, mesh)
-  generator = generate.Generator(system, shape, c.solver, mesh, c.guidance)
+  generator = Generator(system, shape, c.solver, mesh, c.guidance)
 
   kind = {key: c[key] for key in c if key not in ('seeds', 'batch', 'folder')}
   single_file = c.format == 'npz' or not figures.is_image(shape)
@@ -33,13 +33,15 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   missing = multihost_utils.broadcast_one_to_all(folder.missing(seeds))  # all must agree
   wanted, steps = seeds[missing], len(table) - 1
   if len(wanted) < len(seeds):
-    say(f'{len(seeds) - len(wanted):,} of {len(seeds):,} samples are there already')
+    console.log(f'{len(seeds) - len(wanted):,} of {len(seeds):,} samples are there already')
 
-  labels = build.labels(config, wanted)
-  for some, x in generator.stream(params, table, wanted, labels, c.batch):
-    folder.write(some, generator.gather(x, len(some)))
+  labels = build.sampling_labels(config, wanted)
+  for some, x in generator.sample_batches(params, table, wanted, labels, c.batch):
+    folder.write(some, generator.to_host(x, len(some)))
   multihost_utils.sync_global_devices('samples')
   first = folder.finish(seeds[: config.log.grid**2])
-  if jax.process_index() == 0:
+  if distributed.is_primary():
     figures.save(folder.path / 'grid.png', figures.overview(first))
-  say(f'{len(seeds):,} samples of step {step:,} with {c.solver}, {steps} steps: see {folder.path}')
+  console.log(
+    f'{len(seeds):,} samples of step {step:,} with {c.solver}, {steps} steps: see {folder.path}'
+  )

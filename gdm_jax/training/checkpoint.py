@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import gdm_jax
-from gdm_jax import distributed, files, sharding
 from gdm_jax.build import System
-from gdm_jax.config import ConfigError, get
-from gdm_jax.training.logger import say
+from gdm_jax.config import get
+from gdm_jax.runtime import console, distributed, files, sharding
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.step import TrainState
 
 FREE = (
@@ -100,7 +100,7 @@ class Checkpoints:
       return
     self._finish()
     about = {'config': json.loads(config.to_json()), 'versions': versions()}
-    with files.telling_full_disk():
+    with files.raising_disk_full():
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -152,25 +152,25 @@ class Checkpoints:
     candidates = list(candidates) or self.steps()[::-1]
     for step in candidates:
       folder = self._folder(step)
-      first = jax.process_index() == 0  # it decides, so no other need read it all
-      wrong = files.damage(folder) if first and files.sealed(folder) else ''
-      if not distributed.decide(bool(wrong)):
+      first = distributed.is_primary()  # it decides, so no other need read it all
+      wrong = files.find_damage(folder) if first and files.has_checksums(folder) else ''
+      if not distributed.from_process_0(bool(wrong)):
         try:
           return step, read(step)
         except ConfigError:
           raise
         except Exception as error:
-          if files.sealed(folder):  # it is whole, so something else is the matter
+          if files.has_checksums(folder):  # it is whole, so something else is the matter
             raise
           wrong = str(error.__cause__ or error).splitlines()[0]
       then = '; looking for the one before' if step != candidates[-1] else ''
-      say(f'checkpoint {step} is damaged ({wrong}){then}')
+      console.log(f'checkpoint {step} is damaged ({wrong}){then}')
     raise ConfigError(
       f'--workdir={self._workdir}: of the checkpoints {candidates[::-1]} none is whole'
     )
 
   def _set_aside(self, steps):
-    if steps and jax.process_index() == 0:
+    if steps and distributed.is_primary():
       aside = self._workdir / 'damaged'
       aside.mkdir(exist_ok=True)
       for step in steps:
@@ -181,13 +181,13 @@ class Checkpoints:
 
   def _finish(self):
     """Waits until what was begun is written."""
-    with files.telling_full_disk():
+    with files.raising_disk_full():
       self._manager.wait_until_finished()
 
   def _seal(self):
     """Orbax calls it in the background of process 0, when all is written but has no name yet."""
     for folder in (self._workdir / 'checkpoints').glob(UNNAMED):
-      files.seal(folder, but=WRITTEN_LAST)
+      files.write_checksums(folder, but=WRITTEN_LAST)
 
   def _folder(self, step):
     return self._workdir / 'checkpoints' / str(step)
@@ -217,7 +217,7 @@ def trained(
   """
   check_unchanged(config, workdir, generating=True)
   if (workdir / 'checkpoints').is_dir():
-    layout = sharding.everywhere(mesh)
+    layout = sharding.replicated(mesh)
     target = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
       jax.eval_shape(system.init, jax.random.key(0)),
@@ -239,7 +239,7 @@ def versions() -> dict[str, str]:
 
 def write_config(config: ConfigDict, workdir: pathlib.Path):
   """Leaves the resolved config in the workdir, whole or not at all."""
-  with files.whole(workdir / 'config.json') as f:
+  with files.atomic_write(workdir / 'config.json') as f:
     f.write(f'{config.to_json(indent=2)}\n'.encode())
 
 

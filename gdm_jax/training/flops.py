@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gdm_jax import build
-from gdm_jax.config import ConfigError
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import step as training_step
 
 
@@ -35,10 +35,10 @@ def training(config: ConfigDict, system: build.System) -> float:
   config = config.copy_and_resolve_references()
   config.train.microbatches = 1  # XLA counts the body of a loop once
   optimizer = build.optimizer(config)
-  state = jax.eval_shape(functools.partial(training_step.create, config, system, optimizer))
+  state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
   x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)
   label = jax.ShapeDtypeStruct((config.train.batch,), jnp.int32)
-  step = training_step.make(config, system, optimizer)
+  step = training_step.make_train_step(config, system, optimizer)
   return _count(step, state, {'x': x, 'label': label}) / config.train.batch
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tqdm
 
-from gdm_jax import files
+from gdm_jax.runtime import files
 
 QUIET = 20.0  # seconds between lines where there is no terminal
 STALE = 30.0  # seconds after which a slow run is logged although its interval is not over
@@ -138,17 +138,11 @@ class Logger:
       print(f'{row["images"]:,} images: {status}', file=sys.stderr, flush=True)
 
 
-def say(message: str):
-  """A line for the user that does not tear the progress bar."""
-  if jax.process_index() == 0:
-    tqdm.tqdm.write(message, file=sys.stderr)
-
-
 def _reopened(file, step):
   """metrics.jsonl without the lines that a resumed run will write again."""
   if file.exists():
     lines = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-    with files.whole(file) as f:
+    with files.atomic_write(file) as f:
       f.write(''.join(f'{line}\n' for line in lines).encode())
   return file.open('a')
 

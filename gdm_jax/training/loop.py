@@ -10,12 +10,12 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gdm_jax import sharding
 from gdm_jax.build import System, optimizer
-from gdm_jax.distributed import Stop
+from gdm_jax.runtime import console, sharding
+from gdm_jax.runtime.distributed import StopSignal
 from gdm_jax.training import step as training_step
 from gdm_jax.training.checkpoint import Checkpoints
-from gdm_jax.training.logger import Logger, NonFiniteError, say
+from gdm_jax.training.logger import Logger, NonFiniteError
 from gdm_jax.training.step import TrainState
 
 
@@ -65,10 +65,10 @@ def start(
   """The state of the newest checkpoint, `iterator` put where it was; or a fresh one."""
 
   def create():
-    return training_step.create(config, system, optimizer(config))
+    return training_step.init_state(config, system, optimizer(config))
 
   abstract = jax.eval_shape(create)
-  layout = sharding.divided(mesh, abstract)
+  layout = sharding.fsdp_sharded(mesh, abstract)
   if checkpoints.latest() is None:
     return jax.jit(create, out_shardings=layout)()
   target = jax.tree.map(
@@ -76,7 +76,7 @@ def start(
   )
   state, position = checkpoints.restore(target)
   iterator.set_state(position)
-  say(f'resumed from step {int(state.step):,}')
+  console.log(f'resumed from step {int(state.step):,}')
   return state
 
 
@@ -89,7 +89,7 @@ def run(
   logger: Logger,
   mesh: Mesh,
   events: Sequence[tuple[int, Callable[[TrainState, int], None]]],
-  stop: Stop,
+  stop: StopSignal,
 ) -> TrainState:
   """Trains to the end of the duration and returns the last state, saved.
 
@@ -99,15 +99,15 @@ def run(
   """
   batch, first, last = config.train.batch, int(state.step), steps(config)
   advance = jax.jit(
-    training_step.make(config, system, optimizer(config)),
+    training_step.make_train_step(config, system, optimizer(config)),
     donate_argnums=0,
-    out_shardings=(sharding.divided(mesh, state), sharding.everywhere(mesh)),
+    out_shardings=(sharding.fsdp_sharded(mesh, state), sharding.replicated(mesh)),
   )
   if first < last:
-    say('compiling the training step')
+    console.log('compiling the training step')
   for step in range(first, last):
     with logger.waiting():
-      examples = sharding.to_devices(next(iterator), mesh)
+      examples = sharding.shard_batch(next(iterator), mesh)
     state, metrics = advance(state, examples)
     logger.add(metrics)
     if step == first:  # compilation is over when the first step is

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gdm_jax import losses, schedule
-from gdm_jax.augment import augment
 from gdm_jax.build import System
+from gdm_jax.data.augment import augment
 from gdm_jax.process import Data, Levels
 
 STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
@@ -56,7 +56,7 @@ def make(
   """
 
   def step(state, batch):
-    x, augmentation = to_model_units(batch['x']), None
+    x, augmentation = from_uint8(batch['x']), None
     keys = random_keys(config.seed, state.step)
     if config.data.augment:
       x, augmentation = augment(keys['augment'], x, config.data.augment)
@@ -129,7 +129,7 @@ def update(
   return TrainState(state.step + 1, params, ema, moments), metrics
 
 
-def to_model_units(x: Array) -> Float[Array, '*shape']:
+def from_uint8(x: Array) -> Float[Array, '*shape']:
   """uint8 images in 0..255 as float32 in [-1, 1]; floats as they are."""
   return x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
 

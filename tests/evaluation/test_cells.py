@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from gdm_jax.config import ConfigError
 from gdm_jax.evaluation.cells import Cells
+from gdm_jax.runtime.errors import ConfigError
 
 KEYS, VALUES = ('solver', 'steps'), ('fd',)
 

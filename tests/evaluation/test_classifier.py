@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from gdm_jax import figures, main
-from gdm_jax.data import sources
+from gdm_jax import main
+from gdm_jax.data import sources, units
 from gdm_jax.evaluation import classifier, distances, features
-from tests import runs
+from tests.support import runs
 
 IMAGES = 6_400  # a tenth of what a user's classifier sees: a second
 TRAIN, TEST = 'train[:80%]', 'train[80%:]'
@@ -26,7 +26,7 @@ def find(folder):
   args = (f'--config={runs.ROOT}/configs/digits.py', f'--config.data.split={TRAIN}')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(classifier, 'IMAGES', IMAGES)
-    return features.find(main.parse(['', *args])[0], pathlib.Path(folder))
+    return features.load_features(main.parse(['', *args])[0], pathlib.Path(folder))
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +47,7 @@ def distance(trained):
   apply = jax.jit(trained.apply)
 
   def moments(x):
-    values = np.asarray(apply(trained.params, figures.to_uint8(x)), np.float64)
+    values = np.asarray(apply(trained.params, units.to_uint8(x)), np.float64)
     return values.mean(0), np.cov(values, rowvar=False)
 
   real = moments(digits(TRAIN).x)
@@ -56,7 +56,7 @@ def distance(trained):
 
 def test_it_reads_digits_that_it_has_not_seen(trained):
   test = digits(TEST)
-  logits = classifier.Classifier(10).apply({'params': trained.params}, figures.to_uint8(test.x))[1]
+  logits = classifier.Classifier(10).apply({'params': trained.params}, units.to_uint8(test.x))[1]
   assert np.mean(np.argmax(logits, 1) == test.label) > 0.8
 
 

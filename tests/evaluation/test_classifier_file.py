@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from gdm_jax.config import ConfigError
 from gdm_jax.data import sources
 from gdm_jax.evaluation import classifier, features
-from tests import runs
+from gdm_jax.runtime.errors import ConfigError
 from tests.evaluation.test_reference import config
+from tests.support import runs
 
 SOURCE = {'data': 'digits', 'split': 'train', 'shape': [8, 8, 1]}
 
@@ -134,19 +134,19 @@ def test_a_classifier_needs_labels(small, tmp_path):
   overrides += ('--config.evaluation.features=classifier',)
   message = f"evaluation.features = 'classifier' needs labels, and npz:{file} has none"
   with pytest.raises(ConfigError, match=re.escape(message)):
-    features.find(config(*overrides), tmp_path)
+    features.load_features(config(*overrides), tmp_path)
   np.savez(file, x=x, label=np.arange(64) % 3)
-  found = features.find(config(*overrides), tmp_path)
+  found = features.load_features(config(*overrides), tmp_path)
   assert found.params['logits']['bias'].shape == (3,)
   assert found.metric == 'FD (classifier)'
 
 
 def test_other_weights_are_other_features(small, tmp_path):
   c = config('--config.evaluation.features=classifier')
-  found = features.find(c, tmp_path)
+  found = features.load_features(c, tmp_path)
   assert re.fullmatch('[0-9a-f]{8}', found.identity)
-  assert features.find(c, tmp_path).identity == found.identity
-  assert features.find(c, tmp_path / 'elsewhere').identity == found.identity
+  assert features.load_features(c, tmp_path).identity == found.identity
+  assert features.load_features(c, tmp_path / 'elsewhere').identity == found.identity
   nudged = jax.tree.map(lambda x: np.asarray(x) * np.float32(1 + 1e-6), found.params)
   assert dataclasses.replace(found, params=nudged).identity != found.identity
-  assert features.find(config(), tmp_path).identity != found.identity
+  assert features.load_features(config(), tmp_path).identity != found.identity

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gdm_jax.evaluation.inception import Inception, params_from_reference, resize
-from tests.golden_weights import weight
+from tests.support.golden_weights import weight
 
 FILE = Path(__file__).parents[1] / 'data' / 'inception_fid.npz'
 TAPS = ('64', '192', '768', '2048', 'logits_unbiased')

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from gdm_jax import main, sharding
-from gdm_jax.config import ConfigError
+from gdm_jax import main
 from gdm_jax.data import sources
-from gdm_jax.data.sources import DataError
 from gdm_jax.evaluation import features, reference
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Summary
-from tests import runs
+from gdm_jax.runtime import sharding
+from gdm_jax.runtime.errors import ConfigError, DataError
+from tests.support import runs
 
 ABOUT = {
   'features': 'pixels',
@@ -33,7 +33,7 @@ def config(*overrides):
 
 def obtain(folder, *overrides):
   c = config(*overrides)
-  return reference.obtain(c, features.find(c, folder), folder, sharding.mesh())
+  return reference.obtain(c, features.load_features(c, folder), folder, sharding.mesh())
 
 
 def statistics():
@@ -129,7 +129,7 @@ def test_statistics_are_made_once(tmp_path, monkeypatch):
   made, about = obtain(tmp_path)
   (file,) = tmp_path.iterdir()
   assert re.fullmatch(r'reference-pixels-digits-train_64-[0-9a-f]{8}\.npz', file.name)
-  pixels = features.find(config(), tmp_path)
+  pixels = features.load_features(config(), tmp_path)
   assert about == {
     **ABOUT,
     'split': 'train[:64]',
@@ -172,7 +172,7 @@ def test_statistics_of_something_else_are_made_anew(tmp_path):
 )
 def test_a_named_file_of_something_else_is_refused(key, value, tmp_path):
   c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
-  pixels = features.find(c, tmp_path)
+  pixels = features.load_features(c, tmp_path)
   about = reference.describe(c, pixels)
   file = tmp_path / 'mine.npz'
   reference.save(file, statistics(), {**about, key: value})
@@ -190,7 +190,7 @@ def test_a_named_file_of_something_else_is_refused(key, value, tmp_path):
 def test_a_named_file_may_be_of_other_data(tmp_path):
   # CIFAR-10's training set is what a model of its first half is compared with, too.
   c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
-  pixels = features.find(c, tmp_path)
+  pixels = features.load_features(c, tmp_path)
   about = {**reference.describe(c, pixels), 'data': 'npz:elsewhere', 'split': 'train[:7%]'}
   reference.save(tmp_path / 'mine.npz', statistics(), about)
   found, said = reference.obtain(c, pixels, tmp_path, sharding.mesh())

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdm_jax import build, main, sharding
+from gdm_jax import build, main
 from gdm_jax.evaluation import distances, evaluator, features, summary
-from gdm_jax.evaluation.evaluator import EvaluationError, Evaluator, Weights
+from gdm_jax.evaluation.evaluator import Evaluator, Weights
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Collector, Summary
-from tests import runs
+from gdm_jax.runtime import sharding
+from gdm_jax.runtime.errors import DivergedError
+from tests.support import runs
 
 SIZES = (13, 8, 1, 40, 23)
 
@@ -34,13 +36,13 @@ def stream(file):
   Each batch starts a little after its array does, and is padded with images that do not count.
   """
   mesh = sharding.mesh()
-  of = features.find(config(), None).compiled(mesh)
+  of = features.load_features(config(), None).compiled(mesh)
   collector, first = Collector(), 3
   for some in np.split(images(), np.cumsum(SIZES)[:-1]):
     size = -(-(first + len(some)) // mesh.size) * mesh.size
     padded = np.full((size, *some.shape[1:]), 255, np.uint8)
     padded[first : first + len(some)] = some
-    found, finite = of(jax.device_put(padded, sharding.split(mesh)))
+    found, finite = of(jax.device_put(padded, sharding.batch_sharded(mesh)))
     assert len(found.addressable_shards) == mesh.size
     assert finite.all()
     collector.add(found, slice(first, first + len(some)))
@@ -79,7 +81,7 @@ def test_eight_devices_give_the_moments_of_one_pass(tmp_path):
 
 
 def on_devices(x):
-  return jax.device_put(jnp.asarray(x), sharding.split(sharding.mesh()))
+  return jax.device_put(jnp.asarray(x), sharding.batch_sharded(sharding.mesh()))
 
 
 def test_rows_choose_what_is_collected(monkeypatch):
@@ -132,7 +134,7 @@ def test_scores_of_too_few_or_other_features_raise():
 
 
 def test_samples_are_rounded_as_they_are_in_files():
-  pixels = features.find(config(), None)
+  pixels = features.load_features(config(), None)
   of = pixels.compiled(sharding.mesh())
   whole = images()[:8]
   off = np.random.default_rng(1).uniform(-0.49, 0.49, whole.shape)
@@ -148,7 +150,7 @@ def test_images_that_are_not_finite_are_named():
   seeds = np.array([3, 4, 8, 9])
   evaluator.check_finite(np.full(4, True), seeds)
   message = '2 of the images of seeds 3 to 9 hold NaN or infinity, the first that of seed 4: '
-  with pytest.raises(EvaluationError, match=message):
+  with pytest.raises(DivergedError, match=message):
     evaluator.check_finite(np.array([True, False, True, False]), seeds)
 
 
@@ -166,7 +168,7 @@ def test_a_model_that_diverged_is_no_score(evaluation):
   measure, c, weights = evaluation
   broken = Weights(jax.tree.map(lambda x: jnp.full_like(x, np.nan), weights.params), 0)
   message = '16 of the images of seeds 0 to 15 hold NaN or infinity, the first that of seed 0: '
-  with pytest.raises(EvaluationError, match=message):
+  with pytest.raises(DivergedError, match=message):
     measure(c, broken)
 
 
@@ -206,5 +208,5 @@ def test_each_collector_gets_its_share(evaluation):
   x[13] = np.nan  # of the second share the sixth, which is not asked for
   measure.collect(collectors, on_devices(x), np.arange(5))
   x[12] = np.nan
-  with pytest.raises(EvaluationError, match=r'1 of the images of seeds 40 to 44 .* of seed 44'):
+  with pytest.raises(DivergedError, match=r'1 of the images of seeds 40 to 44 .* of seed 44'):
     measure.collect(collectors, on_devices(x), np.arange(40, 45))

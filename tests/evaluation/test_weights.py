@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from gdm_jax.config import ConfigError
 from gdm_jax.evaluation import weights
+from gdm_jax.runtime.errors import ConfigError
 
 FILE = b'a file of weights'
 DIGEST = hashlib.sha256(FILE).hexdigest()

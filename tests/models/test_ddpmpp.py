@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 from gdm_jax.models.ddpmpp import DDPMPP, Block, GroupNorm, drop, params_from_reference
-from tests.golden_weights import weight
+from tests.support.golden_weights import weight
 
 DATA = Path(__file__).parents[1] / 'data'
 # These networks compile for longer than they run.

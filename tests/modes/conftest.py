@@ -3,7 +3,7 @@
 import pytest
 
 from gdm_jax import main
-from tests import runs
+from tests.support import runs
 
 
 @pytest.fixture(scope='session')

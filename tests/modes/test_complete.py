@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from tests import runs
+from tests.support import runs
 
 
 @pytest.fixture(scope='module')

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gdm_jax import basis, build, editing, generate, main, sampling, sharding
+from gdm_jax import basis, build, main, sampling
+from gdm_jax.generation import editing
+from gdm_jax.generation.generator import Generator
+from gdm_jax.runtime import sharding
 from gdm_jax.solvers import Pair
 from gdm_jax.training.checkpoint import trained
-from tests import runs
+from tests.support import runs
 
 BANDS = (
   '--config.basis.name=cosine',
@@ -147,9 +150,9 @@ def test_encoding_in_batches_is_encoding(banded, solver):
   config = main.parse(['', *runs.arguments(banded, *BANDS), '--config.sampling.steps=6'])[0]
   system, mesh = build.system(config), sharding.mesh()
   params, _ = trained(config, banded, system, mesh)
-  table = build.generation(config, system.strategies)
-  generator = generate.Generator(system, SHAPE, solver, mesh)
-  x = build.source(config)[np.arange(5)]['x']
+  table = build.sampling_table(config, system.strategies)
+  generator = Generator(system, SHAPE, solver, mesh)
+  x = build.data_source(config)[np.arange(5)]['x']
 
   def predict(x_t, alpha):
     return system.predict(params, x_t, alpha, np.full(len(x_t), -1))

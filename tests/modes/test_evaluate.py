@@ -16,9 +16,9 @@ from sklearn.datasets import load_digits
 from gdm_jax import figures, main
 from gdm_jax.evaluation import classifier, evaluator, reference
 from gdm_jax.evaluation.evaluator import Evaluator
-from gdm_jax.generate import Generator
+from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import evaluate
-from tests import runs
+from tests.support import runs
 
 PIXELS = '--config.evaluation.features=pixels'
 SEEDS = '--config.evaluation.seeds=0-69'
@@ -387,7 +387,7 @@ def test_training_measures_each_checkpoint_once(tmp_path, monkeypatch, capsys):
 
 
 def test_the_curve_is_of_rows_that_differ_in_nothing_else(tmp_path, monkeypatch):
-  cells, drawn = evaluator.cells(tmp_path), []
+  cells, drawn = evaluator.open_csv(tmp_path), []
   monkeypatch.setattr(figures, 'plot_lines', lambda _, lines, **__: drawn.append(lines))
   row = dict.fromkeys(evaluator.KEYS + evaluator.VALUES, '1')
   for step, strategy, distance in [(30, 'a', 3), (10, 'a', 9), (20, 'a', 5), (20, 'b', 7)]:

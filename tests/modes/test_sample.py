@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from gdm_jax.modes.folder import Folder
-from tests import runs
+from gdm_jax.generation.samples import Folder
+from tests.support import runs
 
 
 def arguments(workdir, folder, *overrides):

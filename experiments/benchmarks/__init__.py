@@ -1,0 +1,1 @@
+"""What things cost: throughput, steps, sweeps, memory."""

@@ -1,0 +1,251 @@
+"""A trained model whose latents are studied: encoded, edited, decoded, and seen as a network sees.
+
+`Subject` is what the experiments on GDM-F's latents (Section 4.2 to 4.5) have in common.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from ml_collections import ConfigDict
+
+from experiments.lib import report, study
+from gdm_jax import build, figures, sampling
+from gdm_jax.basis import Basis
+from gdm_jax.config import blaming
+from gdm_jax.data.units import from_uint8
+from gdm_jax.evaluation import classifier, evaluator, features
+from gdm_jax.evaluation.cells import Cells
+from gdm_jax.evaluation.summary import everywhere
+from gdm_jax.generation import editing
+from gdm_jax.generation.generator import Generator
+from gdm_jax.latents import Latent, Mask
+from gdm_jax.runtime.errors import ConfigError, DivergedError
+from gdm_jax.solvers import Pair
+
+SETTINGS = (
+  *('checkpoint', 'parameters', 'strategy', 'order', 'cuts', 'steps', 'solver'),
+  *('data', 'split'),
+)
+PERCEIVED = ('features', 'identity')  # of what is seen by a network
+
+READ = 1000  # images at once, where only their labels are wanted
+
+Images = Float[np.ndarray, 'n *grid c']
+
+
+class Subject(study.Model):
+  """A model with its latents, and the rows of workdir/NAME/results.csv, which a rerun completes.
+
+  Images are encoded and decoded by `edit.solver` along the table of `config.sampling`.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    keys: Sequence[str] = (),
+    values: Sequence[str] = (),
+    perceived: bool = True,
+  ):
+    """keys: columns that tell a cell from another; values: those that say what came out.
+
+    perceived: whether they depend on `evaluation.features`. Raises ConfigError.
+    """
+    self.results, self._values = workdir / name, values
+    super().__init__(config, workdir, workdir)
+    c = self.config
+    strategy, _ = build.sampling_order(c, self.system.strategies)
+    self.masks: dict[str, Mask] = editing.masks(self.system, strategy)
+    self.table = build.sampling_table(c, self.system.strategies)
+    with blaming('edit.solver', c.edit.solver):
+      self._generator = Generator(self.system, c.data.shape, c.edit.solver, self.mesh)
+    self._key = {
+      **evaluator.provenance(c, self.system, self.weights),
+      **{'solver': c.edit.solver, 'data': c.data.name},
+      'split': c.evaluation.split or c.data.split,
+    }
+    if perceived:
+      self._key |= {'features': self.features.name, 'identity': self.features.identity}
+    common = (*SETTINGS, *PERCEIVED * perceived)
+    self.cells = Cells(self.results / 'results.csv', (*common, *keys), values)
+
+  @property
+  def basis(self) -> Basis:
+    """What the latents are edited in."""
+    return self.system.process.basis
+
+  def check_ranks(self):
+    """Raises ConfigError where ranks are no frequencies."""
+    if not self.basis.factors:
+      raise ConfigError("basis.name = 'pixel': its ranks are no frequencies; take cosine or blur")
+
+  @functools.cached_property
+  def features(self) -> features.Features:
+    """What images are seen by."""
+    return features.load_features(self.config, self.folder / 'evaluation')
+
+  def cell(self, measure: Callable[[], Mapping[str, object]], **key) -> dict[str, str]:
+    """The row of a key: measured, unless it is there; values that `measure` leaves out are ''."""
+    key = {**self._key, **key}
+    if key not in self.cells:
+      found = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in measure().items()}
+      self.cells.add({**key, **dict.fromkeys(self._values, ''), **found})
+    return self.cells.get(key)
+
+  @functools.cached_property
+  def source(self):
+    """The real images: those of `evaluation.split`, else of `data.split`."""
+    return build.data_source(self.config, 'evaluation.split', memory_gib=0)
+
+  def real(self, numbers: Int[np.ndarray, ' n']) -> tuple[Images, Int[np.ndarray, ' n']]:
+    """Real images by number, in the model's units, and their labels."""
+    batch = self.source[numbers]
+    return np.asarray(from_uint8(batch['x'])), batch['label']
+
+  def some(self, count: int) -> Int[np.ndarray, ' n']:
+    """Numbers of real images, drawn with seed 0. Raises ConfigError where there are fewer."""
+    if count > len(self.source):
+      raise ConfigError(
+        f'{count} images wanted: evaluation.split = {self._key["split"]!r} has {len(self.source)}'
+      )
+    return np.random.default_rng(0).permutation(len(self.source))[:count]
+
+  def pairs(self, count: int) -> Int[np.ndarray, '2 n']:
+    """Numbers of real images two by two, drawn with seed 0 and with replacement.
+
+    Of different classes where there are several. Raises ConfigError where there is one image.
+    """
+    rng, size = np.random.default_rng(0), len(self.source)
+    if size < 2:
+      raise ConfigError(f'evaluation.split = {self._key["split"]!r}: one image makes no pairs')
+    kinds = self.labels if len(np.unique(self.labels)) > 1 else np.arange(size)
+    first = rng.integers(size, size=count)
+    second = [rng.choice(np.flatnonzero(kinds != kinds[i])) for i in first]
+    return np.stack([first, second])
+
+  @functools.cached_property
+  def labels(self) -> Int[np.ndarray, ' n']:
+    """Of all real images; 0 where they have none."""
+    if self.source.num_classes < 2:
+      return np.zeros(len(self.source), int)
+    numbers = np.arange(len(self.source))
+    parts = np.split(numbers, range(READ, len(numbers), READ))
+    return np.concatenate([self.source[part]['label'] for part in parts])
+
+  def names(self, numbers: Int[np.ndarray, ' n']) -> list[str]:
+    """Captions of real images: their class, where they have one, and their number."""
+    if self.source.num_classes < 2:
+      return [f'{number}' for number in numbers]
+    labels = self.source[np.asarray(numbers)]['label']
+    return [f'class {label} ({n})' for label, n in zip(labels, numbers, strict=True)]
+
+  @property
+  def about(self) -> str:
+    """The real images, in words."""
+    return f'{self._key["data"]}, {self._key["split"]}'
+
+  def noise(self, first: int, count: int) -> Images:
+    """Latents of the seeds from `first` on."""
+    seeds = np.arange(first, first + count, dtype=np.uint32)
+    return np.asarray(sampling.latents(seeds, tuple(self.config.data.shape)))
+
+  def encode(self, x: Images) -> Images | Pair:
+    """Latents of images. Raises DivergedError where one is not finite."""
+    batch = self.config.sampling.batch
+    return check_finite(self._generator.encode(self.weights.params, self.table, x, batch))
+
+  def decode(self, z: Images | Pair) -> Images:
+    """Images of latents. Raises DivergedError where one is not finite."""
+    batch = self.config.sampling.batch
+    return check_finite(self._generator.decode(self.weights.params, self.table, z, batch))
+
+  def perceive(self, x: Images) -> Float[np.ndarray, 'n d']:
+    """Features of images, rounded to bytes."""
+    count, found = len(x), []
+    batch = -(-min(self.config.sampling.batch, count) // self.mesh.size) * self.mesh.size
+    for first in range(0, count, batch):
+      part = x[first : first + batch]
+      seen, _ = self.features.compiled(self.mesh)(np.resize(part, (batch, *x.shape[1:])))
+      found.append(everywhere(seen).astype(np.float64)[: len(part)])
+    return np.concatenate(found)
+
+  @property
+  def classified(self) -> bool:
+    """Whether the features tell classes."""
+    return self.features.name == 'classifier'
+
+  def classes(self, seen: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
+    """What the classifier takes images for, by their features."""
+    return classifier.classes(self.features.params, seen)
+
+  def sheet(self, name: str, lines: Sequence[editing.Line]) -> pathlib.Path:
+    """Draws lines of edited latents to NAME.png."""
+    file = self.results / f'{name}.png'
+    figures.sheet(file, editing.decoded(lines, self.decode))
+    return file
+
+  def report(
+    self,
+    doc: str,
+    table: Sequence[Mapping[str, object]],
+    said: Sequence[str],
+    pictures: Sequence[pathlib.Path],
+    rows: Sequence[Mapping[str, str]],
+  ):
+    """Writes report.html and says the same here."""
+    report.publish(self.results, doc, table, said, pictures, rows, self.config)
+
+
+def edit(function: Callable[..., Latent], *z: Images | Pair) -> Images | Pair:
+  """An edit of latents [n, *grid, c], or of both members of a reversible solver's pairs alike."""
+  return jax.tree.map(lambda *leaves: np.asarray(function(*map(jnp.asarray, leaves))), *z)
+
+
+def check_finite(x: Images | Pair) -> Images | Pair:
+  """x. Raises DivergedError where not all of it is finite."""
+  for leaf in jax.tree.leaves(x):
+    if bad := int((~np.isfinite(leaf)).any(tuple(range(1, leaf.ndim))).sum()):
+      raise DivergedError(
+        f'{bad} of {len(leaf)} images or latents hold NaN or infinity: the model or the solver '
+        'diverged'
+      )
+  return x
+
+
+def check_counts(least: int, **flags: int):
+  """Raises ConfigError for a flag below what an experiment needs."""
+  for name, value in flags.items():
+    if value < least:
+      raise ConfigError(f'--{name}={value} must be at least {least}')
+
+
+def share(flags: Bool[np.ndarray, ' *n']) -> tuple[float, float]:
+  """How many of the flags are set, and the standard error of that.
+
+  Variants of the same image are not independent: only the n images count as such.
+  """
+  each = flags.reshape(len(flags), -1).mean(1)
+  return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
+
+
+def distance(a: Float[np.ndarray, 'n d'], b: Float[np.ndarray, 'n d']) -> float:
+  """The root mean square distance between features."""
+  return float(np.sqrt(((a - b) ** 2).sum(-1).mean()))
+
+
+def variance(seen: Float[np.ndarray, 'groups variants d']) -> float:
+  """E || phi - E phi ||^2 of the variants of a group, unbiased, the mean over groups (Fig. 4a)."""
+  return float(seen.var(axis=1, ddof=1).sum(-1).mean())
+
+
+def agreement(classes: Int[np.ndarray, 'groups variants']) -> float:
+  """How often two variants of a group are of the same class, unbiased, the mean over groups."""
+  size = classes.shape[1]
+  same = [np.sum(n * (n - 1)) for n in (np.bincount(some) for some in classes)]
+  return float(np.mean(same) / (size * (size - 1)))

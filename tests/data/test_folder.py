@@ -1,0 +1,422 @@
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gdm_jax.data import base, folder, pipeline, sources, units
+from gdm_jax.runtime.errors import DataError
+
+SIZE = (8, 8)
+
+
+def write(file, pixels, **options):
+  file.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.asarray(pixels, np.uint8)).save(file, **options)
+  return file
+
+
+def flat(value, shape=(8, 8)):
+  return np.full(shape, value, np.uint8)
+
+
+def numbered(where, count):
+  """That many pictures, each of its own grey."""
+  for i in range(count):
+    write(where / f'{i:03}.png', flat(i))
+
+
+def truncate(file):
+  """Leaves half of a picture of noise, so that its header is whole."""
+  write(file, np.random.default_rng(0).integers(0, 256, (64, 64)))
+  file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def load(where, split='train', shape=(8, 8, 1), **kwargs):
+  return sources.load(f'folder:{where}', split, shape, **kwargs)
+
+
+def everything(source):
+  return source[np.arange(len(source))]
+
+
+def values(source):
+  """The grey that each picture is full of."""
+  x = everything(source)['x']
+  assert (x == x[:, :1, :1]).all()
+  return x[:, 0, 0, 0]
+
+
+# What is made of one picture.
+
+
+def test_a_picture_that_fits_is_taken_as_it_is(tmp_path):
+  rng = np.random.default_rng(0)
+  for shape in (5, 7, 3), (5, 7, 1):
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    found, done = folder.read_picture(write(tmp_path / 'a.png', pixels.squeeze()), shape)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+    assert done == ''
+
+
+@pytest.mark.parametrize('shape', [(4, 4, 3), (4, 8, 3), (8, 4, 3), (2, 1, 3)])
+@pytest.mark.parametrize('size', [(4, 6), (4, 11), (12, 4), (16, 4)])
+def test_the_crop_is_the_centre(tmp_path, size, shape):
+  """Red counts lines from the top, green columns from the left: what is kept lies in the middle."""
+  height, width = size
+  marks = np.stack([*np.indices(size), np.zeros(size)], -1)
+  high = min(height, width * shape[0] // shape[1])
+  wide = min(width, height * shape[1] // shape[0])
+  found, done = folder.read_picture(write(tmp_path / 'a.png', marks), (high, wide, 3))
+  top, left = (height - high) // 2, (width - wide) // 2
+  np.testing.assert_array_equal(found, marks[top : top + high, left : left + wide])
+  assert done == ('' if (high, wide) == size else f'{width} x {height}, cropped to {wide} x {high}')
+
+
+def test_the_four_quadrants_meet_in_the_middle(tmp_path):
+  quadrants = np.kron([[40, 90], [160, 210]], np.ones((100, 150)))
+  found, done = folder.read_picture(write(tmp_path / 'a.png', quadrants), (8, 8, 1))
+  assert done == '300 x 200, cropped to 200 x 200, resized to 8 x 8'
+  corners = found[[0, 0, -1, -1], [0, -1, 0, -1], 0]
+  np.testing.assert_allclose(corners.astype(int), [40, 90, 160, 210], atol=2)
+  opposite = found.astype(int) + found[::-1, ::-1]  # symmetric about the centre
+  np.testing.assert_allclose(opposite, 250, atol=1)
+
+
+def test_resizing_is_antialiased(tmp_path):
+  checkerboard = np.indices((64, 64)).sum(0) % 2 * 255
+  found, done = folder.read_picture(write(tmp_path / 'a.png', checkerboard), (16, 16, 1))
+  assert done == '64 x 64, resized to 16 x 16'
+  np.testing.assert_allclose(found.astype(int), 127.5, atol=2)
+
+
+def test_a_small_picture_is_enlarged_smoothly(tmp_path):
+  ramp = np.tile(np.arange(0, 240, 30), (8, 1))
+  found, done = folder.read_picture(write(tmp_path / 'a.png', ramp), (32, 32, 1))
+  assert done == '8 x 8, resized to 32 x 32'
+  line = found[16, 4:28, 0].astype(int)
+  assert (np.diff(line) > 3).all()
+  assert (np.diff(line) < 12).all()
+
+
+def test_a_strip_of_one_pixel(tmp_path):
+  found, done = folder.read_picture(write(tmp_path / 'a.png', flat(7, (50, 1))), (4, 16, 1))
+  np.testing.assert_array_equal(found, flat(7, (4, 16, 1)))
+  assert done == '1 x 50, cropped to 1 x 1, resized to 16 x 4'
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+  upright = np.kron([[0, 60, 120], [180, 240, 30]], np.ones((16, 16))).astype(np.uint8)
+  stored = {  # by what the viewer has to do, EXIF 2.3, 4.6.4 A
+    1: upright,
+    2: upright[:, ::-1],
+    3: upright[::-1, ::-1],
+    4: upright[::-1],
+    5: upright.T,
+    6: upright[:, ::-1].T,
+    7: upright[::-1, ::-1].T,
+    8: upright[::-1].T,
+  }[orientation]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  file = write(tmp_path / f'a.{suffix}', stored, exif=exif)
+  found, done = folder.read_picture(file, (32, 48, 1))
+  np.testing.assert_allclose(found[..., 0].astype(int), upright, atol=3)
+  assert done == ''
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+  rgba = np.zeros((8, 8, 4))
+  rgba[:, :, 0] = 200
+  rgba[:4, :, 3] = 255
+  rgba[4, :, 3] = 51  # a fifth
+  file = write(tmp_path / 'rgba.png', rgba)
+  found, done = folder.read_picture(file, (8, 8, 3))
+  np.testing.assert_array_equal(found[:4], np.broadcast_to([200, 0, 0], (4, 8, 3)))
+  np.testing.assert_array_equal(found[4], np.broadcast_to([244, 204, 204], (8, 3)))
+  assert (found[5:] == 255).all()
+  assert done == '8 x 8, laid on white'
+  assert folder.read_picture(file, (8, 8, 1))[1] == '8 x 8, laid on white, made grey'
+
+  opaque = write(tmp_path / 'opaque.png', np.full((8, 8, 4), 255))
+  assert folder.read_picture(opaque, (8, 8, 3))[1] == ''
+
+
+def test_transparent_greys_and_palettes(tmp_path):
+  grey = np.stack([flat(10), np.where(np.arange(8) < 4, 0, 255) * np.ones((8, 1))], -1)
+  found, done = folder.read_picture(write(tmp_path / 'la.png', grey), (8, 8, 1))
+  assert (found[:, :4] == 255).all()
+  assert (found[:, 4:] == 10).all()
+  assert done == '8 x 8, laid on white'
+
+  palette = Image.fromarray(np.indices(SIZE)[1].astype(np.uint8) // 4, 'P')
+  palette.putpalette([0, 0, 0, 10, 20, 30])
+  for suffix in 'png', 'gif':
+    palette.save(tmp_path / f'p.{suffix}', transparency=0)
+    found, _ = folder.read_picture(tmp_path / f'p.{suffix}', (8, 8, 3))
+    assert (found[:, :4] == 255).all()
+    assert (found[:, 4:] == [10, 20, 30]).all()
+
+
+def test_modes_of_colour(tmp_path):
+  red = Image.new('RGB', SIZE, (200, 40, 40))
+  grey = round(0.299 * 200 + 0.587 * 40 + 0.114 * 40)
+  cmyk = Image.new('CMYK', SIZE, (55, 215, 215, 0))
+  cases = {'rgb.png': red, 'p.png': red.quantize(4), 'cmyk.jpg': cmyk, 'cmyk.tif': cmyk}
+  for name, image in cases.items():
+    image.save(tmp_path / name)
+    found, done = folder.read_picture(tmp_path / name, (8, 8, 3))
+    np.testing.assert_allclose(found.astype(int), np.broadcast_to([200, 40, 40], (8, 8, 3)), atol=3)
+    assert done == ''
+    found, done = folder.read_picture(tmp_path / name, (8, 8, 1))
+    np.testing.assert_allclose(found.astype(int), grey, atol=3)
+    assert done == '8 x 8, made grey'
+  Image.new('1', SIZE, 1).save(tmp_path / 'bit.png')
+  assert (folder.read_picture(tmp_path / 'bit.png', (8, 8, 3))[0] == 255).all()
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_sixteen_bits_keep_their_range(tmp_path, suffix):
+  levels = np.linspace(0, 65535, 64).reshape(8, 8)
+  Image.fromarray(levels.astype(np.uint16)).save(tmp_path / f'a.{suffix}')
+  for channels in 1, 3:
+    found, _ = folder.read_picture(tmp_path / f'a.{suffix}', (8, 8, channels))
+    expected = np.broadcast_to(levels[..., None] / 257, (8, 8, channels))
+    np.testing.assert_allclose(found.astype(int), expected, atol=1)
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+  frames = [Image.fromarray(flat(value)) for value in (50, 100, 150)]
+  frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
+  assert (folder.read_picture(tmp_path / 'a.gif', (8, 8, 1))[0] == 50).all()
+
+
+def test_what_cannot_be_read(tmp_path):
+  (tmp_path / 'text.png').write_text('not a picture')
+  (tmp_path / 'empty.png').touch()
+  truncate(tmp_path / 'half.png')
+  Image.fromarray(np.ones(SIZE, np.float32)).save(tmp_path / 'float.tif')
+  for name in 'text.png', 'empty.png', 'half.png', 'float.tif', 'missing.png':
+    with pytest.raises(ValueError, match=f'^cannot read {tmp_path}/{name} '):
+      folder.read_picture(tmp_path / name, (8, 8, 1))
+
+
+# What is made of a folder.
+
+
+def test_pictures_of_any_kind_and_size_at_any_depth(tmp_path):
+  suffixes = ['png', 'jpg', 'jpeg', 'webp', 'bmp', 'gif', 'tif', 'tiff', 'PNG', 'Jpg']
+  for i, suffix in enumerate(suffixes):
+    write(tmp_path / ('a/' * (i % 4)) / f'{i}.{suffix}', flat(20 * i, (5 + i, 20 - i)))
+  for other in 'notes.txt', 'png', 'a/weights.npz':
+    (tmp_path / other).write_text('no picture')
+  for hidden in '.hidden.png', '.thumbnails/a.png', 'a/.b/c.png', 'a/._0.png':
+    write(tmp_path / hidden, flat(255))
+  source = load(tmp_path)
+  assert (source.shape, source.num_classes, source.bin_width) == ((8, 8, 1), 0, units.LEVEL)
+  np.testing.assert_allclose(np.sort(values(source)), 20 * np.arange(10), atol=2)
+  assert everything(source)['x'].dtype == np.uint8
+  assert everything(source)['label'].dtype == np.int32
+  np.testing.assert_array_equal(everything(source)['label'], 0)
+
+
+def test_folders_below_the_home_folder_and_behind_links(tmp_path, monkeypatch):
+  numbered(tmp_path / 'elsewhere', 3)
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'linked').symlink_to(tmp_path / 'elsewhere')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert len(load('~/mine')) == 3
+
+
+def test_subfolders_are_classes(tmp_path):
+  for value, name in enumerate(['cat', 'Dog', 'a[1]']):
+    for i in range(4):
+      write(tmp_path / name / f'{i}.png', flat(value))
+  source = load(tmp_path)
+  assert source.num_classes == 3
+  names = np.array(['cat', 'Dog', 'a[1]'])[values(source)]
+  np.testing.assert_array_equal(np.array(['Dog', 'a[1]', 'cat'])[source.label], names)
+
+
+@pytest.mark.parametrize('stray', ['stray.png', 'cat/deep/stray.png'])
+def test_without_classes_where_not_all_lie_in_subfolders(tmp_path, stray):
+  for file in 'cat/0.png', 'dog/0.png', stray:
+    write(tmp_path / file, flat(0))
+  source = load(tmp_path)
+  assert (len(source), source.num_classes) == (3, 0)
+  np.testing.assert_array_equal(source.label, 0)
+
+
+def test_several_folders_are_classes_as_they_are_listed(tmp_path):
+  for value, name in enumerate(['flowers', 'cats']):
+    for i in range(5 + value):
+      write(tmp_path / name / f'kind{i % 2}' / f'{i}.png', flat(value))
+  source = load(f'{tmp_path}/flowers,{tmp_path}/cats')
+  assert (len(source), source.num_classes) == (11, 2)
+  np.testing.assert_array_equal(source.label, values(source))
+
+
+def test_the_order_is_shuffled_once_and_for_all(tmp_path):
+  numbered(tmp_path / 'a', 60)
+  for i in reversed(range(60)):  # written in another order, in another place
+    write(tmp_path / 'b' / f'{i:03}.png', flat(i))
+  expected = np.random.default_rng(0).permutation(60)
+  for name in 'a', 'b':
+    np.testing.assert_array_equal(values(load(tmp_path / name)), expected)
+
+
+@pytest.mark.parametrize('memory_bytes', [0, 2**30])
+def test_slices(tmp_path, memory_bytes):
+  numbered(tmp_path, 20)
+  whole = values(load(tmp_path))
+  for split, chosen in {
+    'train[:90%]': slice(0, 18),
+    'train[90%:]': slice(18, 20),
+    'train[-5:]': slice(15, 20),
+    'train[3:4]': slice(3, 4),
+  }.items():
+    part = load(tmp_path, split, memory_bytes=memory_bytes)
+    np.testing.assert_array_equal(values(part), whole[chosen])
+  with pytest.raises(DataError, match=r"'train\[30:\]' leaves nothing of the 20"):
+    load(tmp_path, 'train[30:]', memory_bytes=memory_bytes)
+  with pytest.raises(DataError, match=r"data\.split='test'.*has only train"):
+    load(tmp_path, 'test', memory_bytes=memory_bytes)
+
+
+def test_a_slice_has_the_classes_of_the_whole(tmp_path):
+  for i in range(6):
+    write(tmp_path / str(i) / 'a.png', flat(i))
+  part = load(tmp_path, 'train[:2]')
+  assert part.num_classes == 6
+  np.testing.assert_array_equal(part.label, values(part))
+
+
+def test_lazy_is_as_decoded(tmp_path, monkeypatch):
+  monkeypatch.setattr(folder, '_PART', 7)
+  rng = np.random.default_rng(0)
+  for i in range(20):
+    shape = (*rng.integers(4, 40, 2), 3)
+    write(tmp_path / str(i % 3) / f'{i}.png', rng.integers(0, 256, shape))
+  size = 20 * 8 * 6 * 3
+  memory = load(tmp_path, shape=(8, 6, 3), memory_bytes=size)
+  lazy = load(tmp_path, shape=(8, 6, 3), memory_bytes=size - 1)
+  assert isinstance(memory, base.ArraySource)
+  assert isinstance(lazy, folder.FolderSource)
+  for name in 'shape', 'num_classes', 'bin_width':
+    assert getattr(lazy, name) == getattr(memory, name)
+  indices = np.array([3, 19, 3, *range(20)])
+  for key in 'x', 'label':
+    np.testing.assert_array_equal(lazy[indices][key], memory[indices][key])
+  assert len(np.unique(memory.x, axis=0)) == 20
+
+
+@pytest.mark.parametrize('memory_bytes', [0, 2**30])
+def test_through_the_pipeline(tmp_path, memory_bytes):
+  for i in range(10):
+    write(tmp_path / f'{i % 2}' / f'{i}.png', flat(i, (9 + i, 12)))
+  source = load(tmp_path, memory_bytes=memory_bytes)
+  stream = pipeline.batches(source, 4, seed=0, flip=True)
+  batches = [next(stream) for _ in range(5)]
+  x, label = (np.concatenate([batch[key] for batch in batches]) for key in ('x', 'label'))
+  assert x.shape == (20, 8, 8, 1)
+  np.testing.assert_array_equal(np.sort(x[:10, 0, 0, 0]), np.arange(10))
+  np.testing.assert_array_equal(x[:, 0, 0, 0] % 2, label)
+
+
+def test_a_program_ends_quietly_while_batches_are_still_read_ahead(tmp_path):
+  numbered(tmp_path, 50)
+  script = f"""
+from gdm_jax.data import pipeline, sources
+source = sources.load('folder:{tmp_path}', 'train', (64, 64, 1), memory_bytes=0)
+print(next(pipeline.batches(source, 32, 0))['x'].shape)
+"""
+  root = str(pathlib.Path(__file__).parents[1])
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    env={**os.environ, 'PYTHONPATH': root},
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=60,
+  )
+  assert (done.returncode, done.stdout) == (0, '(32, 64, 64, 1)\n')
+  assert 'Traceback' not in done.stderr
+
+
+# What can be wrong.
+
+
+def test_missing_and_empty_folders(tmp_path):
+  numbered(tmp_path / 'good', 2)
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'empty' / 'notes.txt').touch()
+  cases = {
+    f'{tmp_path}/none': rf"data\.name='folder:.*there is no folder '{tmp_path}/none'",
+    f'{tmp_path}/good,{tmp_path}/none': rf"there is no folder '{tmp_path}/none'",
+    f'{tmp_path}/good/000.png': 'there is no folder',
+    '': "there is no folder ''",
+    f'{tmp_path}/empty': rf"data\.name='folder:.*no pictures .* in {tmp_path}/empty",
+    f'{tmp_path}/good,{tmp_path}/empty': rf'no pictures .* in {tmp_path}/empty',
+  }
+  for where, message in cases.items():
+    with pytest.raises(DataError, match=message):
+      load(where)
+
+
+@pytest.mark.parametrize('shape', [(8, 1), (8, 8, 2), (8, 8, 8, 3)])
+def test_shapes_that_are_none_of_a_picture(tmp_path, shape):
+  numbered(tmp_path, 2)
+  with pytest.raises(DataError, match=r'data\.shape=.*needs \(height, width, 1 or 3\)'):
+    load(tmp_path, shape=shape)
+
+
+@pytest.mark.parametrize('memory_bytes', [0, 2**30])
+def test_files_that_are_no_pictures_are_counted(tmp_path, memory_bytes, monkeypatch):
+  monkeypatch.setattr(folder, '_PART', 7)
+  numbered(tmp_path, 20)
+  for broken, rest in (7, ''), (13, '; nor 1 other of 20'), (4, '; nor 2 others of 20'):
+    (tmp_path / f'{broken:03}.png').write_text('text')
+    with pytest.raises(DataError) as error:
+      load(tmp_path, memory_bytes=memory_bytes)
+    message = str(error.value)
+    first = min(7, broken)
+    assert message.startswith(f"data.name='folder:{tmp_path}': cannot read {tmp_path}/{first:03}")
+    assert message.endswith(f' (no picture){rest}')
+
+
+def test_truncated_pictures_are_found_when_they_are_decoded(tmp_path):
+  numbered(tmp_path, 20)
+  truncate(tmp_path / '011.png')
+  truncate(tmp_path / '012.png')
+  with pytest.raises(DataError, match=r'cannot read .*/011\.png .*; nor 1 other of 20$'):
+    load(tmp_path)
+  lazy = load(tmp_path, memory_bytes=0)
+  order = np.random.default_rng(0).permutation(20)
+  assert lazy[np.flatnonzero(order < 11)]['x'].shape == (11, 8, 8, 1)
+  with pytest.raises(DataError, match=rf'cannot read {tmp_path}/012\.png .*truncated'):
+    lazy[np.flatnonzero(order >= 12)]
+
+
+def test_only_headers_are_read_of_what_does_not_fit_in_memory(tmp_path, monkeypatch):
+  numbered(tmp_path, 3)
+  monkeypatch.setattr(Image.Image, 'convert', lambda *_: pytest.fail('decoded'))
+  assert len(load(tmp_path, memory_bytes=0)) == 3
+
+
+def test_a_jpeg_cut_short_anywhere_is_refused_by_name(tmp_path):
+  """Whatever a decoder raises, it arrives as one kind of error."""
+  buffer = io.BytesIO()
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(
+    buffer, 'jpeg', exif=Image.Exif()
+  )
+  for length in range(0, buffer.tell() - 100, 41):
+    (tmp_path / 'a.jpg').write_bytes(buffer.getvalue()[:length])
+    with pytest.raises(ValueError, match=r'^cannot read'):
+      folder.read_picture(tmp_path / 'a.jpg', (32, 32, 3))

@@ -1,0 +1,224 @@
+"""The experiments that end in results.csv, figure.png and report.html, on hardly trained models."""
+
+import csv
+import itertools
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import group_count, grouping_strategies, order_sweep, time_intervals
+from experiments.lib import command, report, study
+from gdm_jax import main
+from gdm_jax.evaluation.evaluator import KEYS, VALUES
+from tests.support import runs
+from tests.support.experiments import FAST, check_report, rows, start, trained
+
+
+@pytest.fixture(scope='module')
+def blockwise(tmp_path_factory):
+  return trained(tmp_path_factory, 'digits', '--config.strategies.main.groups=1,3')
+
+
+@pytest.fixture(scope='module')
+def groupings(tmp_path_factory):
+  return trained(tmp_path_factory, 'digits_groupings')
+
+
+def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatch, capsys):
+  jax.clear_caches()
+  walkers = []
+  make = order_sweep.walker
+
+  def remember(*args):
+    walkers.append(make(*args))
+    return walkers[-1]
+
+  monkeypatch.setattr(order_sweep, 'walker', remember)
+  flags = '--orders=6', '--repeats=2'
+  start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
+  assert walkers[0].func._cache_size() == 1
+
+  found = rows(blockwise, 'order_sweep')
+  orders = ['-'.join(map(str, order)) for order in itertools.permutations(range(3))]
+  assert [(r['order'], r['seeds']) for r in found] == [
+    (order, seeds) for order in orders for seeds in ('0-29', '30-59')
+  ]
+  assert set(found[0]) == {'model', *KEYS, *VALUES}
+  assert {r['metric'] for r in found} == {'FD (pixels)'}
+  assert len({r['distance'] for r in found}) == len(found)
+  check_report(blockwise / 'order_sweep', 'Spearman', 'FD (pixels)', 'How to repeat it', orders[0])
+  printed = capsys.readouterr().out
+  assert 'rank correlation' in printed
+
+  # The same rows as the mode writes for that order and those seeds.
+  single = '--config.sampling.order=2,0,1', '--config.evaluation.seeds=30-59'
+  fast = [f'--config.evaluation.{key}' for key in FAST]
+  config = f'--config={runs.ROOT}/configs/digits.py'
+  argv = ['', config, f'--workdir={blockwise}', *runs.TINY, *fast, *single, '--mode=evaluate']
+  assert main.main(argv) == 0
+  with (blockwise / 'evaluation.csv').open(newline='') as f:
+    (row,) = csv.DictReader(f)
+  (swept,) = (r for r in found if r['order'] == '2-0-1' and r['seeds'] == '30-59')
+  for key in {*KEYS, *VALUES} - {'kernel', 'distance'}:
+    assert row[key] == swept[key], key
+  # Walked in other batches, so equal to float32's rounding.
+  np.testing.assert_allclose(float(row['distance']), float(swept['distance']), rtol=1e-3)
+
+
+class Stopped(Exception):
+  """In the place of a kill."""
+
+
+def test_a_sweep_killed_half_way_ends_with_the_same_rows(blockwise, tmp_path, monkeypatch):
+  flags = '--orders=6', '--repeats=2'
+  start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
+  file = blockwise / 'order_sweep' / 'results.csv'
+  unbroken = file.read_bytes()
+
+  file.unlink()
+  made = order_sweep.scores
+  calls = iter(range(100))
+
+  def killed(*args):
+    if next(calls) == 5:
+      raise Stopped
+    return made(*args)
+
+  monkeypatch.setattr(order_sweep, 'scores', killed)
+  with pytest.raises(Stopped):
+    start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
+  half = file.read_bytes()
+  assert half != unbroken
+  assert unbroken.startswith(half)
+  file.write_bytes(half + b'run,2,main,')  # a line that the kill cut short
+
+  monkeypatch.setattr(order_sweep, 'scores', made)
+  start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
+  assert file.read_bytes() == unbroken
+
+
+def test_eight_devices_sweep_eight_orders_side_by_side(blockwise, monkeypatch):
+  start(order_sweep, monkeypatch, 'digits', blockwise, '--orders=6', '--repeats=1')
+  argv = [
+    *('-m', 'experiments.order_sweep', f'--config={runs.ROOT}/configs/digits.py'),
+    *(f'--workdir={blockwise}', *runs.TINY, '--orders=6', '--repeats=1'),
+    *(f'--config.evaluation.{key}' for key in FAST),
+  ]
+  file = blockwise / 'order_sweep' / 'results.csv'
+  one = {(r['order'], r['seeds']): r for r in rows(blockwise, 'order_sweep')}
+  file.unlink()
+  runs.python(*argv, devices=8)
+  found = rows(blockwise, 'order_sweep')
+  assert len(found) == 6
+  for row in found:
+    alone = one[row['order'], row['seeds']]
+    np.testing.assert_allclose(float(row['distance']), float(alone['distance']), rtol=1e-3)
+
+
+def test_a_strategy_of_one_order_cannot_be_swept(groupings, monkeypatch, capsys):
+  with pytest.raises(SystemExit) as stop:
+    start(order_sweep, monkeypatch, 'digits_groupings', groupings)
+  assert stop.value.code == 2
+  assert 'trained on the order' in capsys.readouterr().err
+
+
+def test_random_orders_are_distinct_and_repeatable():
+  orders = order_sweep.random_orders(9, 100)
+  assert len(set(orders)) == 100
+  assert all(sorted(order) == list(range(9)) for order in orders)
+  assert orders == order_sweep.random_orders(9, 100)
+  assert orders[:10] == order_sweep.random_orders(9, 10)  # so that a sweep can be lengthened
+  assert len(order_sweep.random_orders(3, 100)) == 6
+
+
+def test_rank_agreement_tells_order_from_noise():
+  rng = np.random.default_rng(0)
+  order = rng.standard_normal((100, 1))
+  noise = rng.standard_normal((100, 3))
+  assert order_sweep.rank_agreement(order + 0.01 * noise) > 0.99
+  assert abs(order_sweep.rank_agreement(noise)) < 0.2
+  assert order_sweep.rank_agreement(order * [1, -1]) == pytest.approx(-1)
+
+
+def test_repeats_take_seeds_that_no_other_takes():
+  assert study.disjoint_seed_sets('0-99', 3) == ['0-99', '100-199', '200-299']
+  assert study.disjoint_seed_sets('5,10-12', 2) == ['5,10-12', '18,23-25']
+
+
+def test_strategies_are_compared_over_models_and_repeats(groupings, tmp_path, monkeypatch, capsys):
+  other = tmp_path / 'second'
+  arguments = runs.arguments(other, '--config.seed=1', steps=2, config='digits_groupings')
+  assert main.main(['', *arguments]) == 0
+  flags = f'--models={groupings},{other}', '--repeats=2'
+  start(grouping_strategies, monkeypatch, 'digits_groupings', tmp_path, *flags)
+  found = rows(tmp_path, 'grouping_strategies')
+  names = 'bottom_top', 'right_left', 'cdm', 'cdm_inv'
+  expected = itertools.product(('run', 'second'), names, ('0-29', '30-59'))
+  assert sorted((r['model'], r['strategy'], r['seeds']) for r in found) == sorted(expected)
+  check_report(tmp_path / 'grouping_strategies', '12.63', 'bottom_top', '2 trained models')
+  out = capsys.readouterr().out
+  best = min(
+    names, key=lambda n: np.mean([float(r['distance']) for r in found if r['strategy'] == n])
+  )
+  assert f'From low to high FD (pixels): {best}, ' in out
+  assert 'In the paper: bottom_top, right_left, cdm_inv, cdm.' in out
+
+
+def test_more_groups_need_as_many_steps(tmp_path_factory, monkeypatch):
+  workdir = trained(tmp_path_factory, 'digits_columns')
+  start(group_count, monkeypatch, 'digits_columns', workdir, '--budgets=4,8', '--repeats=1')
+  found = [(r['strategy'], r['evaluations']) for r in rows(workdir, 'group_count')]
+  assert found == [
+    *[(f'k{k}', n) for k in (1, 2, 4) for n in ('4', '8')],
+    ('k8', '8'),
+  ]
+  check_report(workdir / 'group_count', 'k = 8', '4 evaluations')
+
+
+def test_training_intervals_are_trained_once_and_crossed_with_those_of_generation(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(time_intervals, 'TRAINING', ((0.1, 0.2, 0.5), (0.7, 0.8, 0.9)))
+  monkeypatch.setattr(time_intervals, 'GENERATION', ((0.1, 0.8, 0.9), (0.1, 0.2, 0.3)))
+  tiny = f'--config.train.duration={2 * runs.BATCH}', '--repeats=1', '--config.sampling.steps=12'
+  args = time_intervals, monkeypatch, 'digits_frequency', tmp_path, *tiny
+  start(*args, trained=False)
+  found = rows(tmp_path, 'time_intervals')
+  assert [(r['model'], r['cuts']) for r in found] == [
+    (model, cuts)
+    for model in ('0.1-0.2-0.5', '0.7-0.8-0.9')
+    for cuts in ('0.1-0.8-0.9', '0.1-0.2-0.3')
+  ]
+  assert len({r['distance'] for r in found}) == 4
+  check_report(tmp_path / 'time_intervals', '0.7-0.8-0.9', 'The lowest FD (pixels)')
+  before = (tmp_path / 'time_intervals' / 'results.csv').read_bytes()
+  trained = tmp_path / 'trained' / '0.7-0.8-0.9'
+  start(*args, trained=False)
+  assert (tmp_path / 'time_intervals' / 'results.csv').read_bytes() == before
+  assert runs.steps_saved(trained) == [2]
+  assert len(runs.metrics(trained)) == 2
+
+
+def test_intervals_of_another_number_of_groups_are_refused(tmp_path, monkeypatch, capsys):
+  with pytest.raises(SystemExit) as stop:
+    start(time_intervals, monkeypatch, 'digits_groupings', tmp_path, trained=False)
+  assert stop.value.code == 2
+  assert 'the intervals are for four' in capsys.readouterr().err
+
+
+def test_text_escapes_and_aligns(tmp_path):
+  table = [{'a': '<b>', 'long name': 1}, {'a': 'x', 'long name': 22}]
+  assert report.to_text(table) == 'a    long name\n<b>  1\nx    22'
+  assert '&lt;b&gt;' in report._table(table)
+
+
+def test_help_lists_the_flags_of_an_experiment(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['', '--help'])
+  with pytest.raises(SystemExit) as stop:
+    command.start(order_sweep.run, order_sweep.__doc__)
+  assert stop.value.code == 0
+  printed = capsys.readouterr().out
+  for word in ('Fig. 5', '--orders', '100', '--repeats'):
+    assert word in printed
