@@ -14,6 +14,6 @@ def get_config():
   config.data.name = 'folder:data/afhq'
   config.basis.name = 'pixel'
   config.strategies.main = default.strategy('blocks', (3, 3))
-  config.model.dropout = 0.25
+  config.model.ddpmpp.dropout = 0.25
   config.sampling.cuts = ()
   return config

@@ -13,10 +13,9 @@ from configs import ffhq64_frequency
 
 def get_config():
   config = ffhq64_frequency.get_config()
-  config.data.update(
-    name='folder:data/celebahq', shape=(256, 256, 3), augment=0.0, flip=True, memory_gib=8.0
-  )
-  config.model.update(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, dropout=0.0)
+  config.data.update(name='folder:data/celebahq', shape=(256, 256, 3), augment=0.0, flip=True)
+  config.machine.memory_gib = 8.0
+  config.model.ddpmpp.update(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, dropout=0.0)
   config.train.duration = config.train.anneal = 50_000_000
   config.sampling.batch = 64
   return config

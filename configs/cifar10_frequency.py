@@ -12,7 +12,8 @@ from configs import cifar10_vanilla, default, ffhq64_frequency
 
 def get_config():
   config = cifar10_vanilla.get_config()
-  config.basis.update(name='blur', sigma=1.0)
+  config.basis.name = 'blur'
+  config.basis.blur.sigma = 1.0
   config.strategies.main = default.strategy(
     'bands', ffhq64_frequency.EDGES, (0, 1, 2, 3), (0.6, 0.8, 0.9)
   )

@@ -6,7 +6,7 @@
 EDM's recipe (Karras et al. 2022, Table 7) at full size: 55.7 M parameters, batch 512, 200 Mimg,
 its augmentation with nine labels, linearly annealed as in the paper's Appendix B. By XLA's count a
 training image costs 121 GFLOP and the whole run 24 EFLOP: 28 hours of a device that sustains 240
-TFLOP/s; a laptop needs a smaller --config.model.channels and --config.train.duration (and
+TFLOP/s; a laptop needs a smaller --config.model.ddpmpp.channels and --config.train.duration (and
 --config.train.anneal). A sample of 128 Euler steps costs 5.1 TFLOP.
 """
 

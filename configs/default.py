@@ -1,7 +1,8 @@
 """Every field with its meaning: what the other configs start from.
 
 On its own it trains one group (rectified flow) on digits; see `digits.py` for the first run.
-Batch sizes are global and durations are in images.
+Batch sizes are global and durations are in images. The first sections say what is trained; in one
+workdir they must not change. The others say what is asked of it, and on which machine.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 def strategy(grouping: str, groups: tuple = (), order: tuple = (), cuts: tuple = ()) -> ConfigDict:
   """One way to split and order the data, for `config.strategies`."""
   s = ConfigDict()
-  s.grouping = grouping  # whole, rows, columns, blocks, cascade, elements or bands
+  s.grouping = grouping  # of gdm_jax.grouping: whole, rows, columns, blocks, cascade, bands, ...
   s.groups = groups  # rows, columns, cascade: (k,); blocks: one number per axis; bands: rank edges
   s.order = order  # order[i] is the group generated i-th; () draws one at random per example
   s.cuts = cuts  # the k-1 interior time boundaries, ascending; () makes the intervals equal
@@ -19,52 +20,70 @@ def strategy(grouping: str, groups: tuple = (), order: tuple = (), cuts: tuple =
 
 def get_config() -> ConfigDict:
   config = ConfigDict()
-  config.cpu_devices = 1  # devices that a CPU is split into; a small network uses one core of each
-  config.compilation_cache = ''  # folder that keeps compiled programs between runs; '' is none
+  _set_trained(config)
+  _set_requests(config)
+  return config
+
+
+def _set_trained(config):
+  """What is trained: data, process, network and recipe."""
   config.seed = 0  # of parameters, data order, training noise and dropout
 
   data = config.data = ConfigDict()
-  data.name = 'digits'  # digits, mixture, tfds:NAME; one's own: npz:FILE, folder:PATH[,PATH]
+  data.name = 'digits'  # digits, mixture, tfds:NAME; your own: npz:FILE, folder:PATH[,PATH]
   data.split = 'train'  # the split to train on, or a part of it such as train[:90%]
   data.shape = (8, 8, 1)  # of one example: (*grid, channels)
-  data.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's own default
   data.flip = False  # mirror a random half of the images left to right
   data.augment = 0.0  # probability of each of EDM's geometric augmentations; 0: none
-  data.memory_gib = 4.0  # data sets up to this size, GiB, are decoded once and kept
 
   basis = config.basis = ConfigDict()
-  basis.name = 'pixel'  # pixel, cosine or blur (GDM-F)
-  basis.sigma = 1.0  # standard deviation of the blur, pixels
-  basis.boundary = 'reflect'  # of the blur: reflect or zero
+  basis.name = 'pixel'  # of gdm_jax.basis: pixel, or cosine and blur (GDM-F)
+  basis.blur = ConfigDict()
+  basis.blur.sigma = 1.0  # standard deviation, pixels
+  basis.blur.boundary = 'reflect'  # reflect or zero
 
-  config.path = 'linear'  # linear (Eq. 6) or variance_preserving (Eq. 1)
+  config.path = 'linear'  # of gdm_jax.path: linear (Eq. 6) or variance_preserving (Eq. 1)
   config.strategies = ConfigDict({'main': strategy('whole', order=(0,))})  # drawn uniformly
 
   model = config.model = ConfigDict()
-  model.name = 'ddpmpp'  # ddpmpp, or mlp for points
-  model.channels = 128  # base width; for mlp its hidden width
-  model.multipliers = (2, 2, 2)  # width per resolution, in channels; each level halves the grid
-  model.blocks = 4  # residual blocks per resolution; for mlp its depth
-  model.attention = (16,)  # resolutions with self-attention, pixels; the bottleneck always has it
-  model.dropout = 0.13  # probability
+  model.name = 'ddpmpp'  # of gdm_jax.models: ddpmpp for images, mlp for points
   model.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters are float32
-  model.classes = 0  # of the labels that the network is given, those of the data; 0: none
+  model.classes = 0  # of the labels that the network is given, as many as the data have; 0: none
   model.space = 'pixel'  # where the network works under a frequency basis: pixel, or frequency
+  model.ddpmpp = ConfigDict()
+  model.ddpmpp.channels = 128  # base width
+  model.ddpmpp.multipliers = (2, 2, 2)  # width per resolution, in channels; each halves the grid
+  model.ddpmpp.blocks = 4  # residual blocks per resolution
+  model.ddpmpp.attention = (16,)  # resolutions with self-attention, pixels; the bottleneck has it
+  model.ddpmpp.dropout = 0.13  # probability
+  model.mlp = ConfigDict()
+  model.mlp.width = 128  # features of every layer
+  model.mlp.depth = 4  # residual layers
 
   train = config.train = ConfigDict()
   train.batch = 512  # images per step, over all devices
-  train.duration = 200_000_000  # images
+  train.duration = 200_000_000  # images; a run may be made longer later
   train.weighting = 'unweighted'  # unweighted (Eq. 8), velocity (Eq. 7), active, denoising (Eq. 3)
-  train.low_discrepancy = True  # training times on a comb over the batch, else independent
+  train.low_discrepancy = True  # training times on a comb over the batch, or independent
   train.label_dropout = 0.1  # probability of hiding a label, so that sampling can be guided
-  train.microbatches = 1  # parts of a batch, one after another, to save memory
-  train.fsdp = 1  # devices that parameters and their moments are divided over; 1: all on each
-  train.remat = 'none'  # activations computed again to save memory: none, cheap or blocks
   train.learning_rate = 1e-3  # of Adam, after the ramp
   train.ramp = 10_000_000  # images over which the learning rate rises from 0
   train.anneal = 0  # images at which the rate, falling linearly, reaches 0; 0: it does not fall
   train.ema_halflife = 500_000  # images after which old parameters weigh half in the average
   train.ema_ramp = 0.05  # the half-life is at most this fraction of the images seen; 0: no ramp
+
+
+def _set_requests(config):
+  """What is asked of a model, and on which machine."""
+  machine = config.machine = ConfigDict()
+  machine.cpu_devices = 1  # devices that a CPU is split into; a small network uses one core of each
+  machine.convolutions = 'auto'  # auto: Winograd's where faster, on CPUs; direct: always XLA's own
+  machine.compilation_cache = ''  # folder that keeps compiled programs between runs; '' is none
+  machine.microbatches = 1  # parts of a batch, one after another, to save memory
+  machine.fsdp = 1  # devices that parameters and their moments are divided over; 1: all on each
+  machine.remat = 'none'  # activations recomputed to save memory: none, cheap or blocks
+  machine.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's default
+  machine.memory_gib = 4.0  # data sets up to this size, GiB, are decoded once and kept
 
   checkpoint = config.checkpoint = ConfigDict()
   checkpoint.every = 2_000_000  # images between checkpoints
@@ -78,12 +97,15 @@ def get_config() -> ConfigDict:
 
   sampling = config.sampling = ConfigDict()
   sampling.strategy = ''  # which of the strategies; '' is the first
-  sampling.order = ()  # () is the strategy's own, or 0..k-1 where that is random
+  sampling.order = ()  # () is the strategy's own, or 0..k-1 if that is random
   sampling.cuts = ()  # interior time boundaries for generation; () is the strategy's own
   sampling.steps = (128,)  # (total,), or one number per group in the order of generation
-  sampling.solver = 'euler'  # of gdm_jax/solvers.py: euler, heun, adams_bashforth2, ...
+  sampling.solver = 'euler'  # of gdm_jax.solvers: euler, midpoint, heun, adams_bashforth2, ...
+  sampling.adaptive = ConfigDict()
+  sampling.adaptive.rtol = 1e-5  # relative error of a step of the solver adaptive
+  sampling.adaptive.atol = 1e-5  # absolute error of a step, data are about 1
   sampling.seeds = '0-63'  # one image a seed: numbers and ranges, such as 0,5,10-99
-  sampling.labels = ()  # classes to go round: seed s makes number s of them; () is all in turn
+  sampling.labels = ()  # classes assigned to seeds cyclically; () uses all classes
   sampling.guidance = 1.0  # w of u_none + w (u_label - u_none), two evaluations; 1: one, as trained
   sampling.batch = 256  # images generated at once, over all devices
   sampling.format = 'png'  # png: a file an image; npz: one for all, also for what is no image
@@ -93,7 +115,7 @@ def get_config() -> ConfigDict:
   complete.images = ''  # the given images: a file, a folder or a pattern such as 'mine/*.png'
   complete.groups = ()  # the known groups by number, or
   complete.mask = ''  # a picture of the image's size, white where it is known
-  complete.variants = 4  # of each image; they take what steps are left after the known groups
+  complete.variants = 4  # of each image; they take the steps that are left after the known groups
   complete.folder = 'completed'  # in the workdir
 
   edit = config.edit = ConfigDict()
@@ -102,18 +124,18 @@ def get_config() -> ConfigDict:
   edit.groups = ()  # what is mixed, interpolated, or kept by vary: groups by number, or
   edit.band = ()  # ranks (first, last), last excluded; neither: each group in turn
   edit.weights = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second image, for interpolate
-  edit.spherical = True  # interpolate along the great circle, else along the line
+  edit.spherical = True  # interpolate along the great circle, or along the line
   edit.ranks = (0, 1, 2, 3)  # elements that traverse sets, one a line
-  edit.channel = 0  # and of which channel
-  edit.strengths = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # and to what; latents are N(0, 1)
+  edit.channel = 0  # the channel of these elements
+  edit.strengths = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # their values; latents are N(0, 1)
   edit.variants = 4  # of each image, for vary; their noise has the first of sampling.seeds
-  edit.solver = 'reversible_heun'  # the table is that of config.sampling
+  edit.solver = 'reversible_heun'  # along the table of config.sampling
   edit.folder = 'edited'  # in the workdir
 
   likelihood = config.likelihood = ConfigDict()
   likelihood.split = ''  # of the data; '' is data.split
   likelihood.num = 256  # examples of the split, the first ones
-  likelihood.solver = 'rk4'  # not reversible_heun; the table is that of config.sampling
+  likelihood.solver = 'rk4'  # not reversible_heun; along the table of config.sampling
   likelihood.probes = 1  # Hutchinson probes an example; 0: the exact trace
   likelihood.seed = 0  # of the dequantisation and the probes
 
@@ -124,4 +146,3 @@ def get_config() -> ConfigDict:
   evaluation.split = ''  # of the data that they are compared with; '' is data.split
   evaluation.reference = ''  # its statistics, of --mode=reference; '' makes and keeps them here
   evaluation.every = 0  # images of training between evaluations; 0: none
-  return config

@@ -11,8 +11,8 @@ from configs import default
 def get_config():
   config = default.get_config()
   config.strategies.main = default.strategy('blocks', (2, 2))
-  config.cpu_devices = 2
-  config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
+  config.machine.cpu_devices = 2
+  config.model.ddpmpp.update(channels=32, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
   config.train.update(
     batch=128,
     duration=180_000,

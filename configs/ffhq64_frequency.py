@@ -18,9 +18,10 @@ EDGES = (30, 100, 500)  # Section 4.3
 def get_config():
   config = default.get_config()
   config.data.update(name='folder:data/ffhq', shape=(64, 64, 3), augment=0.15)
-  config.basis.update(name='blur', sigma=1.0)
+  config.basis.name = 'blur'
+  config.basis.blur.sigma = 1.0
   config.strategies.main = default.strategy('bands', EDGES, (0, 1, 2, 3), (0.6, 0.8, 0.9))
-  config.model.update(multipliers=(1, 2, 2, 2), dropout=0.05)
+  config.model.ddpmpp.update(multipliers=(1, 2, 2, 2), dropout=0.05)
   config.train.update(batch=256, learning_rate=2e-4)
   config.train.anneal = config.train.duration
   config.sampling.cuts = (0.1, 0.2, 0.3)

@@ -12,7 +12,8 @@ def get_config():
   config = default.get_config()
   config.data.update(name='mixture', shape=(2, 1))
   config.strategies.main = default.strategy('elements')
-  config.model.update(name='mlp', channels=256, blocks=4)
+  config.model.name = 'mlp'
+  config.model.mlp.update(width=256, depth=4)
   config.train.update(
     batch=1024, duration=2_000_000, weighting='active', ramp=50_000, ema_halflife=100_000
   )

@@ -18,6 +18,6 @@ def get_config():
       'whole': default.strategy('whole', order=(0,)),
     }
   )
-  config.model.channels = 128
+  config.model.mlp.width = 128
   config.train.update(batch=512, duration=6_000_000, anneal=6_000_000, learning_rate=5e-3)
   return config

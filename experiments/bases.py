@@ -3,7 +3,7 @@
   python -m experiments.bases --config=configs/celebahq256_frequency.py
 
 Draws the --shown lowest basis images on the grid of data.shape, by rank, the blur for the config's
-basis.sigma with both boundaries. Measures of each basis the largest entry of U^T U - I in float32;
+basis.blur.sigma with both boundaries. Measures of each basis the largest entry of U^T U - I in float32;
 the seconds that U^T and U take on a batch of --batch images, the median of 7, beside those of the
 config's network forward; the FLOPs of both as XLA counts them; and the MiB that XLA allots besides
 input and output, beside those of a dense U of d x d entries. A network for 256 x 256 takes seconds
@@ -44,8 +44,8 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
   check_counts(1, batch=batch, shown=shown)
-  shown, sigma, said = min(shown, math.prod(grid)), config.basis.sigma, []
-  with blaming('basis.sigma', sigma):
+  shown, sigma, said = min(shown, math.prod(grid)), config.basis.blur.sigma, []
+  with blaming('basis.blur.sigma', sigma):
     found = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
   try:
     found['blur, zero'] = bases.blur(grid, sigma, 'zero')

@@ -120,7 +120,7 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
   c, process = model.config.sampling, model.system.process
   seeds = np.arange(count, dtype=np.uint32)
   labels = build.sampling_labels(model.config, seeds)
-  table = build.sampling_table(model.config, model.system.strategies)
+  table = build.sampling_table(model.config, model.system)
   generator = Generator(model.system, model.config.data.shape, c.solver, model.mesh, c.guidance)
 
   @jax.jit
@@ -142,7 +142,7 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
 
 def rows_of(model: study.Model) -> Int[np.ndarray, ' rows']:
   """The rows of the model's table that are looked at, about ROWS, the first and the last too."""
-  table = build.sampling_table(model.config, model.system.strategies)
+  table = build.sampling_table(model.config, model.system)
   parts = chunks(table, _piece(table))
   return np.cumsum([0, *(len(part) - 1 for part in parts)])
 

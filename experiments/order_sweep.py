@@ -125,7 +125,7 @@ def measure(found, model, orders, repeats) -> list[list[dict[str, str]]]:
 
 def side_by_side(model, walk, configs, batch, mesh) -> list[Scores]:
   """The scores of several orders' images from the same seeds."""
-  tables = [build.sampling_table(config, model.system.strategies) for config in configs]
+  tables = [build.sampling_table(config, model.system) for config in configs]
   # As many always, so that one program serves the last round too.
   tables = np.stack([tables[i % len(tables)] for i in range(mesh.size)])
   collectors = [Collector() for _ in tables]
@@ -169,7 +169,7 @@ def rank_agreement(values: np.ndarray) -> float:
 def on_its_way(model, order) -> np.ndarray:
   """Images on their way, [images, k + 1, *grid, c]: latents, and after each group's steps."""
   config = model.with_sampling(model.config.evaluation.seeds, order=order)
-  table = build.sampling_table(config, model.system.strategies)
+  table = build.sampling_table(config, model.system)
   seeds = np.arange(SHOWN, dtype=np.uint32)
   z = sampling.latents(seeds, config.data.shape)
   labels = build.sampling_labels(config, seeds)

@@ -74,7 +74,7 @@ def samples(model: study.Model) -> np.ndarray:
   """Images of the first seeds, as `config.sampling` has them made."""
   c, seeds = model.config.sampling, np.arange(SHOWN, dtype=np.uint32)
   generator = Generator(model.system, model.config.data.shape, c.solver, model.mesh, c.guidance)
-  table = build.sampling_table(model.config, model.system.strategies)
+  table = build.sampling_table(model.config, model.system)
   labels = build.sampling_labels(model.config, seeds)
   return generator.sample(model.weights.params, table, seeds, labels=labels)
 

@@ -51,7 +51,7 @@ def run(config, workdir: pathlib.Path):
   Raises ConfigError where the workdir holds no model, and for a solver that has no order.
   """
   system, mesh = build.system(config), sharding.mesh()
-  build.sampling_table(config, system.strategies)  # names what is wrong in config.sampling
+  build.sampling_table(config, system)  # names what is wrong in config.sampling
   name = config.sampling.solver
   if not (p := solvers.get_solver(name).order):
     raise ConfigError(f'sampling.solver = {name!r} chooses its steps itself')

@@ -4,30 +4,20 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
-
-from gdm_jax.runtime import distributed
 
 matplotlib.use('Agg')
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from gdm_jax.data.units import from_uint8, to_uint8
+from gdm_jax.runtime import distributed
+
 Picture = UInt8[np.ndarray, 'h w 3']
-
-
-def to_uint8(x: Float[np.ndarray, '*shape']) -> UInt8[np.ndarray, '*shape']:
-  """Data in [-1, 1] as 0..255, rounded, values outside clipped; bytes as they are.
-
-  Of jax arrays and of numpy arrays alike, the same bytes.
-  """
-  xp = jnp if isinstance(x, jax.Array) else np
-  return x if x.dtype == np.uint8 else xp.clip(xp.round((x + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -67,13 +57,15 @@ def overview(
 
 
 def save(file: pathlib.Path, picture: UInt8[np.ndarray, 'h w *c']):
-  """Writes one picture, PNG by its name."""
+  """Writes one picture, by process 0, in the format of its suffix."""
+  if not distributed.is_primary():
+    return
   file.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(file)
 
 
 def load(file: pathlib.Path, shape: tuple[int, ...] | None = None) -> Float[np.ndarray, 'h w c']:
-  """A picture as data in [-1, 1]; `to_uint8` gives its bytes back.
+  """A picture as data in [-1, 1]; `units.to_uint8` gives its bytes back.
 
   shape: what the picture must have; grey and colour are converted into one another for it, and
   transparency is dropped. Raises ValueError where it has another size, or is no picture.
@@ -88,7 +80,7 @@ def load(file: pathlib.Path, shape: tuple[int, ...] | None = None) -> Float[np.n
   if shape and pixels.shape != tuple(shape):
     height, width = shape[:2]
     raise ValueError(f'{file} is {pixels.shape[0]} x {pixels.shape[1]}, not {height} x {width}')
-  return (pixels / np.float32(127.5) - 1).astype(np.float32)
+  return from_uint8(np.asarray(pixels))
 
 
 def sheet(
@@ -115,7 +107,9 @@ def sheet(
 
 
 def animate(file: pathlib.Path, pictures: Sequence[Picture], seconds: float = 4.0):
-  """An endless GIF of the pictures, which rests on the last one."""
+  """Writes an endless GIF that pauses on the last picture, by process 0."""
+  if not distributed.is_primary():
+    return
   frames = [Image.fromarray(p).convert('P', palette=Image.Palette.ADAPTIVE) for p in pictures]
   durations = [int(1000 * seconds / len(frames))] * (len(frames) - 1) + [1500]
   frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0)

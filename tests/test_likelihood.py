@@ -274,7 +274,7 @@ def test_the_mode_reports_the_total_and_its_groups(trained, capsys):
 
   # Neither the batch nor the number of examples touches an example.
   _, fewer = reported(
-    trained, '--config.likelihood.num=3', '--config.sampling.batch=3', '--config.cpu_devices=1'
+    trained, '--config.likelihood.num=3', '--config.sampling.batch=3', '--config.machine.cpu_devices=1'
   )
   for one, other in zip(fewer, rows, strict=False):
     np.testing.assert_allclose(float(one['nats']), float(other['nats']), rtol=1e-4)

@@ -11,7 +11,7 @@ from PIL import Image
 from gdm_jax import main
 from tests.support import runs
 
-TFDS = f'--config.data.data_dir={runs.ROOT}/tests/data/tfds'
+TFDS = f'--config.machine.data_dir={runs.ROOT}/tests/data/tfds'
 
 BAD = {
   'unknown key': (['--config.train.bach=3'], '--config.train.bach=3: no such key'),
@@ -43,10 +43,10 @@ BAD = {
   ),
   'unknown strategy': (['--config.sampling.strategy=x'], "sampling.strategy = 'x': there are main"),
   'unknown weighting': (['--config.train.weighting=x'], "train.weighting = 'x': there are"),
-  'dropout of one': (['--config.model.dropout=1.0'], 'model.dropout = 1.0 must be below 1'),
+  'dropout of one': (['--config.model.ddpmpp.dropout=1.0'], 'model.ddpmpp.dropout = 1.0 must be below 1'),
   'negative seed': (['--config.seed=-1'], 'seed = -1 must be positive or 0'),
-  'channels without groups': (['--config.model.channels=34'], '34 channels cannot be split'),
-  'no multipliers': (['--config.model.multipliers='], 'model.multipliers = ()'),
+  'channels without groups': (['--config.model.ddpmpp.channels=34'], '34 channels cannot be split'),
+  'no multipliers': (['--config.model.ddpmpp.multipliers='], 'model.ddpmpp.multipliers = ()'),
   'bands of pixels': (
     ['--config.strategies.main.grouping=bands'],
     "strategies.main.grouping = 'bands' needs a frequency basis",
@@ -57,7 +57,7 @@ BAD = {
     ['--config.data.flip=True', '--config.data.shape=(8,1)', '--config.model.name=mlp'],
     'data.flip = True needs images',
   ),
-  'no cpu': (['--config.cpu_devices=0'], 'cpu_devices = 0 must be at least 1'),
+  'no cpu': (['--config.machine.cpu_devices=0'], 'cpu_devices = 0 must be at least 1'),
   'unknown path': (['--config.path=x'], "path = 'x': there are linear"),
   'unknown data': (['--config.data.name=mnist'], "data.name='mnist'"),
   'data that is not there': (
@@ -66,7 +66,7 @@ BAD = {
   ),
   'images of another size': (['--config.data.shape=(16,16,1)'], 'data.shape'),
   'a grid that cannot be halved': (
-    ['--config.data.shape=(9,8,1)', '--config.model.multipliers=1,1'],
+    ['--config.data.shape=(9,8,1)', '--config.model.ddpmpp.multipliers=1,1'],
     'data.shape = (9, 8, 1)',
   ),
   'unknown mode': (['--mode=paint'], '--mode=paint'),
@@ -165,7 +165,7 @@ def test_the_last_of_repeated_flags_counts(tmp_path):
 
 
 def test_compiled_programs_are_kept_where_asked(tmp_path):
-  cache = f'--config.compilation_cache={tmp_path / "cache"}'
+  cache = f'--config.machine.compilation_cache={tmp_path / "cache"}'
   assert runs.command(*runs.arguments(tmp_path / 'run', cache)).returncode == 0
   assert any(file.name.startswith('jit_step') for file in (tmp_path / 'cache').iterdir())
 

@@ -1,7 +1,7 @@
 """What a training step needs of a device's memory, by XLA's plan of the compiled step.
 
   python -m experiments.benchmarks.memory --config=configs/celebahq256_frequency.py \\
-    --config.train.microbatches=8 --config.train.remat=blocks --config.model.dtype=bfloat16 \\
+    --config.machine.microbatches=8 --config.machine.remat=blocks --config.model.dtype=bfloat16 \\
     --topology=v5e:2x4
 
 Nothing runs: with --topology the step is compiled for a TPU slice that need not be there (pip
@@ -29,7 +29,7 @@ def run(config, _, *, topology: str = ''):
   """Prints the plan as JSON, GiB a device. Raises ConfigError for a topology that is none."""
   devices = _devices(topology) if topology else jax.devices()
   build.check_devices(config, len(devices))
-  mesh = sharding.mesh(config.train.fsdp, devices)
+  mesh = sharding.mesh(config.machine.fsdp, devices)
   system, optimizer = build.system(config), build.optimizer(config)
   batch = config.train.batch
   state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))

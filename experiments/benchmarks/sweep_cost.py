@@ -1,7 +1,7 @@
 """What a sweep over 100 orders costs beside 100 times one order (Fig. 5): times both.
 
   python -m experiments.benchmarks.sweep_cost --config=configs/cifar10_blockwise.py \\
-    --config.model.channels=16 --config.sampling.seeds=0-3 --config.sampling.steps=9
+    --config.model.ddpmpp.channels=16 --config.sampling.seeds=0-3 --config.sampling.steps=9
 
 One program serves all orders, since an order is a table; as many orders as fit `sampling.batch`
 images are walked side by side. The network is not trained: its numbers cost the same. Medians of

@@ -95,8 +95,8 @@ def run(
 def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
   """Every number of one entry; seconds, bytes, FLOPs and their rates over all devices."""
   build.check_devices(config)
-  system, mesh = build.system(config), sharding.mesh(config.train.fsdp)
-  rows = chunks(build.sampling_table(config, system.strategies))[0]
+  system, mesh = build.system(config), sharding.mesh(config.machine.fsdp)
+  rows = chunks(build.sampling_table(config, system))[0]
   if solvers.get_solver(config.sampling.solver).cost(len(rows) - 1) is None:
     raise ConfigError(
       f'sampling.solver = {config.sampling.solver!r} chooses its steps itself; take another'

@@ -62,7 +62,7 @@ class Subject(study.Model):
     c = self.config
     strategy, _ = build.sampling_order(c, self.system.strategies)
     self.masks: dict[str, Mask] = editing.masks(self.system, strategy)
-    self.table = build.sampling_table(c, self.system.strategies)
+    self.table = build.sampling_table(c, self.system)
     with blaming('edit.solver', c.edit.solver):
       self._generator = Generator(self.system, c.data.shape, c.edit.solver, self.mesh)
     self._key = {

@@ -3,46 +3,62 @@
 import csv
 import io
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gdm_jax.runtime import distributed
 from gdm_jax.runtime.errors import ConfigError
 
 
 class Cells:
-  """The rows of a CSV file. Run again, a command measures only what is not there yet.
+  """The rows of a CSV file; a rerun of a command measures only those that are missing.
 
-  keys: the columns that say what was measured; values: those that say what came out. A line that
-  was not written to its end is dropped. Raises ConfigError where the file has other columns.
+  keys: the columns that say what was measured; values: those with the results. An incomplete last
+  line is dropped. Raises ConfigError if the file has other columns.
   """
 
   def __init__(self, file: pathlib.Path, keys: Sequence[str], values: Sequence[str]):
     self._file, self._keys, self._columns = file, tuple(keys), (*keys, *values)
     file.parent.mkdir(parents=True, exist_ok=True)
     text = file.read_text() if file.exists() else ''
-    whole = text[: text.rfind('\n') + 1] or _lines([self._columns])
-    if whole != text and distributed.is_primary():
-      file.write_text(whole)
-    reader = csv.DictReader(io.StringIO(whole))
+    complete = text[: text.rfind('\n') + 1] or _lines([self._columns])
+    if complete != text and distributed.is_primary():
+      file.write_text(complete)
+    reader = csv.DictReader(io.StringIO(complete))
     if tuple(reader.fieldnames or ()) != self._columns:
       raise ConfigError(f'{file} has the columns {reader.fieldnames}, not {list(self._columns)}')
     self.rows: list[dict[str, str]] = list(reader)
 
-  def __contains__(self, key: dict) -> bool:
+  def __contains__(self, key: Mapping) -> bool:
     return self.get(key) is not None
 
-  def get(self, key: dict) -> dict[str, str] | None:
-    """The row of a key, as text, whatever else is in `key`; None where it is not there."""
+  def get(self, key: Mapping) -> dict[str, str] | None:
+    """The row of a key, as text; None if there is none. `key` may hold more than the keys."""
     wanted = [str(key[name]) for name in self._keys]
     return next((r for r in self.rows if [r[name] for name in self._keys] == wanted), None)
 
-  def add(self, *rows: dict):
-    """Adds rows; process 0 writes them, at once."""
-    texts = [{name: str(row[name]) for name in self._columns} for row in rows]
+  def measure(self, key: Mapping, function: Callable[[], Mapping | None]) -> dict[str, str] | None:
+    """The row of a key; if there is none, its values are those of `function()`, and it is added.
+
+    None, and nothing is added, if the function returns None because it was stopped.
+    """
+    if key not in self:
+      values = function()
+      if values is None:
+        return None
+      self.add({**key, **values})
+    return self.get(key)
+
+  def add(self, *rows: Mapping):
+    """Adds rows, without values where they are missing; process 0 writes them, at once."""
+    texts = [{name: _text(row.get(name, '')) for name in self._columns} for row in rows]
     if distributed.is_primary():
       with self._file.open('a', newline='') as f:
         f.write(_lines(text.values() for text in texts))
     self.rows += texts
+
+
+def _text(value) -> str:
+  return f'{value:.6g}' if isinstance(value, float) else str(value)
 
 
 def _lines(rows: Iterable[Iterable]) -> str:

@@ -34,7 +34,7 @@ class Classifier(nn.Module):
   def __call__(
     self, images: UInt8[Array, 'n h w c']
   ) -> tuple[Float[Array, 'n d'], Float[Array, 'n classes']]:
-    x = images / 127.5 - 1
+    x = units.from_uint8(images)
     for i, width in enumerate(WIDTHS):
       strides = 2 if i else 1
       x = nn.relu(nn.Conv(width, (3, 3), strides, precision='highest', name=f'conv{i}')(x))
@@ -43,13 +43,13 @@ class Classifier(nn.Module):
 
 
 def classes(params: dict, features: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
-  """What the classifier takes images for, by their features."""
+  """The class that the classifier gives to images, from their features."""
   logits = params['logits']
   return (features @ np.asarray(logits['kernel']) + np.asarray(logits['bias'])).argmax(-1)
 
 
 def train(source: Source, seed: int = 0) -> tuple[dict, float]:
-  """Parameters, and the share of the last tenth of the training examples that they got right."""
+  """Parameters, and their accuracy on the last tenth of the training examples."""
   model = Classifier(source.num_classes)
   steps = IMAGES // BATCH
   optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
@@ -60,29 +60,28 @@ def train(source: Source, seed: int = 0) -> tuple[dict, float]:
 
     def loss(params):
       logits = model.apply({'params': params}, x)[1]
-      wrong = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-      return wrong, (logits.argmax(-1) == label).mean()
+      cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+      return cross_entropy, (logits.argmax(-1) == label).mean()
 
-    gradient, right = jax.grad(loss, has_aux=True)(params)
+    gradient, correct = jax.grad(loss, has_aux=True)(params)
     updates, memory = optimizer.update(gradient, memory)
-    return (optax.apply_updates(params, updates), memory), right
+    return (optax.apply_updates(params, updates), memory), correct
 
   params = model.init(jax.random.key(seed), np.zeros((1, *source.shape), np.uint8))['params']
-  state, right = (params, optimizer.init(params)), []
+  state, accuracies = (params, optimizer.init(params)), []
   batches = pipeline.batches(source, BATCH, seed)
   for _ in range(steps):
     batch = next(batches)
-    state, share = step(state, units.to_uint8(batch['x']), batch['label'])
-    right.append(share)
-  return state[0], float(jnp.mean(jnp.stack(right[-steps // 10 :])))
+    state, accuracy = step(state, units.to_uint8(batch['x']), batch['label'])
+    accuracies.append(accuracy)
+  return state[0], float(jnp.mean(jnp.stack(accuracies[-steps // 10 :])))
 
 
 def cached(file: pathlib.Path, source: Source, about: dict) -> tuple[dict, float]:
-  """The classifier of a file, or a new one that is written there.
+  """The classifier of a file, or a new one that is written to it; and its accuracy.
 
-  about: what the source is; a file made of another is not used but replaced. Every process gets
-  the parameters of process 0. Raises ConfigError where the data have no labels, or the file is
-  damaged.
+  about: what the source is; a file made from another is replaced. Every process gets the
+  parameters of process 0. Raises ConfigError if the data have no labels, or the file is damaged.
   """
   if not source.num_classes:
     raise ConfigError(
@@ -95,9 +94,9 @@ def cached(file: pathlib.Path, source: Source, about: dict) -> tuple[dict, float
   except archive.Damaged as error:
     raise ConfigError(f'{file} is damaged ({error}); remove it to train another') from None
   if distributed.from_process_0(str(arrays.pop('about', '')) == about):
-    right = float(arrays.pop('right'))
-    return unflatten_dict(arrays, sep='/'), right
-  params, right = multihost_utils.broadcast_one_to_all(train(source))
+    accuracy = float(arrays.pop('right'))
+    return unflatten_dict(arrays, sep='/'), accuracy
+  params, accuracy = multihost_utils.broadcast_one_to_all(train(source))
   if distributed.is_primary():
-    archive.write(file, **flatten_dict(params, sep='/'), about=about, right=right)
-  return params, float(right)
+    archive.write(file, **flatten_dict(params, sep='/'), about=about, right=accuracy)
+  return params, float(accuracy)

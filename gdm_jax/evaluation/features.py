@@ -1,4 +1,4 @@
-"""What samples are compared by: pixels, a classifier's features, Inception's (FID), VGG-19's."""
+"""Features to compare images by: pixels, a classifier's, Inception's (FID), VGG-19's."""
 
 import dataclasses
 import functools
@@ -31,66 +31,86 @@ class Features:
 
   @property
   def metric(self) -> str:
-    """What a Frechet distance of them is called: FID with Inception's, and only with those."""
+    """The name of a Frechet distance of them: FID with Inception's, and only with those."""
     return 'FID' if self.name == 'inception' else f'FD ({self.name})'
 
   @functools.cached_property
-  def identity(self) -> str:
-    """A digest of the weights: other weights, other features."""
+  def fingerprint(self) -> str:
+    """Of the weights: other weights, other features."""
     return archive.digest({self.name: self.params} if self.params else {})
 
   @functools.cache  # noqa: B019 (there are few, and they live as long as the program)
-  def compiled(
-    self, mesh: Mesh
-  ) -> Callable[[Array], tuple[Float[Array, 'n d'], Bool[Array, ' n']]]:
+  def jitted(self, mesh: Mesh) -> Callable[[Array], tuple[Float[Array, 'n d'], Bool[Array, ' n']]]:
     """Features of a batch over all devices, and which of its images are finite.
 
     The batch is uint8, or data in [-1, 1], which are rounded to uint8 first.
     """
-    split, everywhere = sharding.batch_sharded(mesh), sharding.replicated(mesh)
+    batch_sharded, replicated = sharding.batch_sharded(mesh), sharding.replicated(mesh)
 
-    @functools.partial(jax.jit, in_shardings=(everywhere, split), out_shardings=split)
-    def of(params, x):
+    @functools.partial(
+      jax.jit, in_shardings=(replicated, batch_sharded), out_shardings=batch_sharded
+    )
+    def extract(params, x):
       return self.apply(params, units.to_uint8(x)), jnp.isfinite(x).all((1, 2, 3))
 
-    return functools.partial(of, jax.device_put(self.params, everywhere))
+    return functools.partial(extract, jax.device_put(self.params, replicated))
 
 
-def find(config: ConfigDict, folder: pathlib.Path) -> Features:
+def load_features(config: ConfigDict, folder: pathlib.Path) -> Features:
   """The features of `evaluation.features`; a classifier is kept in the folder.
 
-  Raises ConfigError, and DataError where the classifier's data are not there.
+  Raises ConfigError, and DataError if the classifier's data do not exist.
   """
-  c, shape = config.evaluation, config.data.shape
+  name, shape = config.evaluation.features, config.data.shape
+  if name not in FEATURES:
+    raise ConfigError(f'evaluation.features = {name!r}: there are {", ".join(FEATURES)}')
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only images, grey or of three colours, are evaluated')
-  if c.features == 'pixels':
-    return Features(c.features, {}, lambda _, images: _flat(images))
-  if c.features == 'classifier':
-    source = build.data_source(config)
-    about = {'data': config.data.name, 'split': config.data.split, 'shape': list(shape)}
-    params, right = classifier.cached(folder / 'classifier.npz', source, about)
-    console.log(f'classifier of {config.data.name}: {right:.1%} of its training examples right')
-    model = classifier.Classifier(source.num_classes)
-    return Features(c.features, params, lambda p, images: model.apply({'params': p}, images)[0])
-  model, tap = {
-    'inception': (inception.Inception(), '2048'),
-    'vgg19': (vgg.VGG19(), 'relu5_4'),
-  }[c.features]
+  return FEATURES[name](config, folder)
+
+
+def _pixels(config, folder):
+  return Features('pixels', {}, lambda _, images: units.from_uint8(images).reshape(len(images), -1))
+
+
+def _classifier(config, folder):
+  source = build.data_source(config)
+  about = {
+    'data': config.data.name,
+    'split': config.data.split,
+    'shape': list(config.data.shape),
+  }
+  params, accuracy = classifier.cached(folder / 'classifier.npz', source, about)
+  console.log(f'classifier of {config.data.name}: {accuracy:.1%} of its training examples right')
+  model = classifier.Classifier(source.num_classes)
+  return Features('classifier', params, lambda p, images: model.apply({'params': p}, images)[0])
+
+
+def _published(name, model, tap):
+  """A published network of colour images, whose weights are those of `evaluation.weights`."""
+
+  def load(config, folder):
+    params = weights.load(name, config.evaluation.weights)
+    with blaming('evaluation.features', name):
+      images = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.uint8)
+      jax.eval_shape(apply, params, images)
+    return Features(name, params, apply)
 
   def apply(params, images):
     return model.apply({'params': params}, rgb(images))[tap]
 
-  params = weights.load(c.features, c.weights)
-  with blaming('evaluation.features', c.features):
-    jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, *shape), jnp.uint8))
-  return Features(c.features, params, apply)
+  return load
+
+
+FEATURES: dict[str, Callable[[ConfigDict, pathlib.Path], Features]] = {
+  'pixels': _pixels,
+  'classifier': _classifier,
+  'inception': _published('inception', inception.Inception(), '2048'),
+  'vgg19': _published('vgg19', vgg.VGG19(), 'relu5_4'),
+}
+"""By `evaluation.features`; the folder keeps what is trained or computed once."""
 
 
 def rgb(images: Images) -> UInt8[Array, 'n h w 3']:
   """Grey images with their channel repeated; colour images as they are."""
   return jnp.broadcast_to(images, (*images.shape[:-1], 3))
-
-
-def _flat(images):
-  return (images.astype(jnp.float32) / 127.5 - 1).reshape(len(images), -1)

@@ -1,4 +1,4 @@
-"""Statistics of real images, made once and kept in a file."""
+"""Statistics of real images, computed once and kept in a file."""
 
 import json
 import pathlib
@@ -16,9 +16,10 @@ from gdm_jax.config import MIN_EVALUATED
 from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
-from gdm_jax.evaluation.summary import Collector, Summary, everywhere
+from gdm_jax.evaluation.summary import Collector, Summary, gather_to_host
 from gdm_jax.runtime import distributed, sharding
-from gdm_jax.runtime.errors import ConfigError
+from gdm_jax.runtime.batching import padded_batches
+from gdm_jax.runtime.errors import ConfigError, DataError
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
 ABOUT = ('features', 'identity', 'data', 'split', 'shape')
@@ -28,7 +29,7 @@ def describe(config: ConfigDict, features: Features) -> dict[str, str]:
   """What the statistics that a config asks for are of."""
   split = config.evaluation.split or config.data.split
   shape = 'x'.join(map(str, config.data.shape))
-  values = features.name, features.identity, config.data.name, split, shape
+  values = features.name, features.fingerprint, config.data.name, split, shape
   return dict(zip(ABOUT, values, strict=True))
 
 
@@ -76,25 +77,22 @@ def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
       f'evaluation.split = {config.evaluation.split!r}: {len(source)} images of '
       f'{config.data.name} are too few; {MIN_EVALUATED} are the least'
     )
-  of, collector = features.compiled(mesh), Collector()
-  batch = -(-min(config.sampling.batch, len(source)) // mesh.size) * mesh.size
-  mixed = np.random.default_rng(0).permutation(len(source))
+  extract, collector = features.jitted(mesh), Collector()
+  shuffled = np.random.default_rng(0).permutation(len(source))
   with tqdm.tqdm(
     total=len(source), desc='reference', unit=' images', unit_scale=True, disable=None
   ) as bar:
-    for some in np.split(mixed, range(batch, len(mixed), batch)):
-      full = np.resize(some, batch)  # the last batch too, so that one program serves all
+    for batch, valid in padded_batches(len(source), config.sampling.batch, mesh.size):
+      indices = shuffled[batch]
       # Every process reads its share of the batch.
-      mine = np.split(full, jax.process_count())[jax.process_index()]
-      examples = sharding.shard_batch({'x': source[mine]['x']}, mesh)
-      found, finite = of(examples['x'])
-      if not (flags := everywhere(finite)[: len(some)]).all():
-        place = some[np.argmin(flags)]
-        raise ConfigError(
-          f'{config.data.name} holds NaN or infinity, first seen in example {place}'
-        )
-      collector.add(found, slice(0, len(some)))
-      bar.update(len(some))
+      share = np.split(indices, jax.process_count())[jax.process_index()]
+      examples = sharding.shard_batch({'x': source[share]['x']}, mesh)
+      extracted, finite = extract(examples['x'])
+      if not (flags := gather_to_host(finite)[:valid]).all():
+        first = indices[np.argmin(flags)]
+        raise DataError(f'{config.data.name} holds NaN or infinity, first seen in example {first}')
+      collector.add(extracted, slice(0, valid))
+      bar.update(valid)
   return collector.summary()
 
 

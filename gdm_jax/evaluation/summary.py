@@ -1,4 +1,4 @@
-"""What is kept of a set of images: the moments of all their features, and some of the features."""
+"""Summaries of a set of images: the moments of all features, and a number of the features."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from gdm_jax.config import MIN_EVALUATED
 from gdm_jax.evaluation import distances
 from gdm_jax.evaluation.moments import Moments, over_processes
 
-KEPT = 10_000  # features kept as they are, for all but the Frechet distance
+KEPT = 10_000  # features kept, for all distances but Frechet's
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Scores:
 
 
 class Collector:
-  """Takes features batch by batch; of its moments every process makes those of its own devices."""
+  """Accumulates features batch by batch; each process computes moments of its local shards."""
 
   def __init__(self):
     self._moments: Moments | None = None
@@ -46,14 +46,14 @@ class Collector:
 
   def add(self, features: Float[Array, 'padded d'], rows: slice):
     """Adds rows of a batch that is split over all devices."""
-    mine = Moments.of(_mine(features, rows))
-    self._moments = mine if self._moments is None else self._moments + mine
+    local = Moments.of(_local_rows(features, rows))
+    self._moments = local if self._moments is None else self._moments + local
     if self._wanted > 0:
-      self._kept.append(everywhere(features)[rows][: self._wanted])
+      self._kept.append(gather_to_host(features)[rows][: self._wanted])
       self._wanted -= len(self._kept[-1])
 
   def summary(self) -> Summary:
-    """Of all processes together, the same on each. Raises ValueError where nothing was added."""
+    """Of all processes together, the same on each. Raises ValueError if nothing was added."""
     if self._moments is None:
       raise ValueError('there are no images')
     return Summary(over_processes(self._moments), np.concatenate(self._kept))
@@ -74,8 +74,8 @@ def scores(generated: Summary, real: Summary) -> Scores:
   return Scores(distance, *distances.kernel(*kept), *distances.precision_recall(*kept), n)
 
 
-def _mine(x, rows):
-  """Of the rows those that this process's devices hold, each once."""
+def _local_rows(x, rows):
+  """The rows that this process's devices hold, each once."""
   parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
   return np.concatenate(
     [
@@ -85,8 +85,8 @@ def _mine(x, rows):
   )
 
 
-def everywhere(x: Array) -> np.ndarray:
-  """An array that is split over the devices, whole on every process."""
+def gather_to_host(x: Array) -> np.ndarray:
+  """The whole of an array that is sharded over the devices, on every process."""
   if x.is_fully_addressable:
     return np.asarray(x)
   return multihost_utils.process_allgather(x, tiled=True)

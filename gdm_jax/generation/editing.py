@@ -1,6 +1,6 @@
 """Lines of edited latents, each picture with its caption: what --mode=edit and Fig. 3 to 9 show.
 
-z: latents of n images, [n, *grid, channels] or a `solvers.Pair` of such; names: of the images;
+z: latents of n images, [n, *grid, channels], or a `solvers.ReversiblePair`; names: of the images;
 masks: by their captions, the coefficients that an edit changes (`latents.groups`, `latents.band`).
 """
 
@@ -12,19 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from gdm_jax import latents
 from gdm_jax.basis import Basis
 from gdm_jax.build import System
 from gdm_jax.latents import Latent, Mask
-from gdm_jax.solvers import Pair
+from gdm_jax.solvers import ReversiblePair
 
 
 class Picture(NamedTuple):
-  """A picture to be: its caption, and its latent, [*grid, channels] or a pair of such."""
+  """The caption of a picture, and the latent to decode for it, without a batch axis."""
 
   caption: str
-  z: Latent | Pair
+  z: Latent | ReversiblePair
 
 
 class Line(NamedTuple):
@@ -34,22 +35,44 @@ class Line(NamedTuple):
   pictures: list[Picture]
 
 
+class Encoded(NamedTuple):
+  """Encoded images, and what an operation may edit of them."""
+
+  basis: Basis
+  z: Latent | ReversiblePair
+  names: Sequence[str]
+  masks: Mapping[str, Mask]
+  draw_noise: Callable[[], Float[np.ndarray, 'variants *grid c']]
+
+
+OPERATIONS: dict[str, Callable[[Encoded, ConfigDict], list[Line]]] = {
+  'reconstruct': lambda e, c: [],
+  'mix': lambda e, c: mix(e.basis, e.z, e.names, e.masks),
+  'interpolate': lambda e, c: interpolate(e.basis, e.z, e.names, e.masks, c.weights, c.spherical),
+  'traverse': lambda e, c: traverse(e.basis, e.z, e.names, c.ranks, c.channel, c.strengths),
+  'vary': lambda e, c: vary(
+    e.basis, e.z, e.names, e.masks if c.groups or c.band else lowest(e.masks), e.draw_noise()
+  ),
+}
+"""By `edit.operation`; the second argument is `config.edit`."""
+
+
 def masks(system: System, strategy: str) -> dict[str, Mask]:
-  """The groups of a strategy, by their ranks where they are bands."""
+  """The groups of a strategy by caption: their ranks if they are bands."""
   process = system.process
   labels = np.asarray(system.strategies[strategy].indices)[np.asarray(process.grouping.labels)]
-  found = {}
+  groups = {}
   for group in range(system.strategies[strategy].num_groups):
     inside = labels == group
     ranks = np.sort(np.asarray(process.basis.ranks)[inside])
-    banded = process.basis.factors and ranks[-1] - ranks[0] + 1 == len(ranks)
-    name = f'[{ranks[0]}, {ranks[-1]}]' if banded else f'group {group}'
-    found[name] = jnp.asarray(inside)[..., None]
-  return found
+    band = not process.basis.is_pixel and ranks[-1] - ranks[0] + 1 == len(ranks)
+    name = f'[{ranks[0]}, {ranks[-1]}]' if band else f'group {group}'
+    groups[name] = jnp.asarray(inside)[..., None]
+  return groups
 
 
 def mix(
-  basis: Basis, z: Latent | Pair, names: Sequence[str], masks: Mapping[str, Mask]
+  basis: Basis, z: Latent | ReversiblePair, names: Sequence[str], masks: Mapping[str, Mask]
 ) -> list[Line]:
   """Images two by two: each with the other's coefficients of each mask in turn (Fig. 7)."""
 
@@ -63,29 +86,29 @@ def mix(
         Picture(name, _edit(functools.partial(exchanged, mask), _at(z, i), _at(z, j)))
         for name, mask in masks.items()
       ]
-      shown = Picture('original', _at(z, i)), Picture('reference', _at(z, j))
-      lines.append(Line(f'{names[i]} with {names[j]}', [*shown, *pictures]))
+      pair = Picture('original', _at(z, i)), Picture('reference', _at(z, j))
+      lines.append(Line(f'{names[i]} with {names[j]}', [*pair, *pictures]))
   return lines
 
 
 def interpolate(
   basis: Basis,
-  z: Latent | Pair,
+  z: Latent | ReversiblePair,
   names: Sequence[str],
   masks: Mapping[str, Mask],
   weights: Sequence[float],
   spherical: bool = True,
 ) -> list[Line]:
-  """Images two by two: the first on its way to the second, one mask a line (Fig. 3)."""
+  """Images two by two: from the first to the second, one mask a line (Fig. 3)."""
 
-  def on_its_way(weight, mask, p, q):
+  def part_way(weight, mask, p, q):
     return latents.interpolate(basis, p, q, weight, mask, spherical)
 
   return [
     Line(
       f'{names[a]} to {names[b]}\n{name}',
       [
-        Picture(f'{w:g}', _edit(functools.partial(on_its_way, w, mask), _at(z, a), _at(z, b)))
+        Picture(f'{w:g}', _edit(functools.partial(part_way, w, mask), _at(z, a), _at(z, b)))
         for w in weights
       ],
     )
@@ -96,7 +119,7 @@ def interpolate(
 
 def traverse(
   basis: Basis,
-  z: Latent | Pair,
+  z: Latent | ReversiblePair,
   names: Sequence[str],
   ranks: Sequence[int],
   channel: int,
@@ -116,12 +139,12 @@ def traverse(
 
 def vary(
   basis: Basis,
-  z: Latent | Pair,
+  z: Latent | ReversiblePair,
   names: Sequence[str],
   masks: Mapping[str, Mask],
   noise: Float[np.ndarray, 'variants *grid c'],
 ) -> list[Line]:
-  """Every image with all but a mask's coefficients drawn anew, a mask a line (Fig. 9)."""
+  """Every image with all but a mask's coefficients redrawn, a mask a line (Fig. 9)."""
   lines = []
   for i, name in enumerate(names):
     for kept, mask in masks.items():
@@ -136,8 +159,10 @@ def vary(
   return lines
 
 
-def keep(basis: Basis, z: Latent | Pair, names: Sequence[str], counts: Sequence[int]) -> list[Line]:
-  """Every image from its lowest latents alone, so many of them, an image a line (Fig. 4b)."""
+def keep(
+  basis: Basis, z: Latent | ReversiblePair, names: Sequence[str], counts: Sequence[int]
+) -> list[Line]:
+  """Every image from its `count` lowest latents alone, an image a line (Fig. 4b)."""
   return [
     Line(
       name,
@@ -152,25 +177,26 @@ def keep(basis: Basis, z: Latent | Pair, names: Sequence[str], counts: Sequence[
 
 def lowest(masks: Mapping[str, Mask]) -> dict[str, Mask]:
   """The first mask, the first two and so on, but not all: what variations keep."""
-  names, found = list(masks), {}
-  for count in range(1, len(names)):
-    found[' '.join(names[:count])] = together([masks[name] for name in names[:count]])
-  return found
+  names = list(masks)
+  return {
+    ' '.join(names[:count]): union([masks[name] for name in names[:count]])
+    for count in range(1, len(names))
+  }
 
 
-def together(masks: Iterable[Mask]) -> Mask:
+def union(masks: Iterable[Mask]) -> Mask:
   """The coefficients of any of the masks."""
   return functools.reduce(jnp.logical_or, masks)
 
 
 def decoded(
-  lines: Sequence[Line], decode: Callable[[Latent | Pair], Float[np.ndarray, 'n *grid c']]
+  lines: Sequence[Line], decode: Callable[[Latent | ReversiblePair], Float[np.ndarray, 'n *grid c']]
 ) -> list[tuple[str, list[tuple[str, Float[np.ndarray, '*grid c']]]]]:
   """The lines with their pictures, all decoded together; as `figures.sheet` takes them."""
   if not lines:
     return []
-  every = [picture.z for line in lines for picture in line.pictures]
-  x = iter(decode(jax.tree.map(lambda *parts: np.stack(parts), *every)))
+  edited = [picture.z for line in lines for picture in line.pictures]
+  x = iter(decode(jax.tree.map(lambda *parts: np.stack(parts), *edited)))
   return [
     (line.caption, [(picture.caption, next(x)) for picture in line.pictures]) for line in lines
   ]

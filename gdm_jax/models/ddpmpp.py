@@ -4,9 +4,10 @@ Parameters carry EDM's names: `enc.16x16_block0.conv0.weight` is
 `params['enc_16x16_block0']['conv0']['kernel']`, see `params_from_reference`.
 """
 
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from gdm_jax.runtime import winograd
+from gdm_jax.models.layers import (
+  at_least_float32,
+  compute_dtype,
+  dense,
+  label_or_zeros,
+  positional_embedding,
+  xavier,
+)
 
 SKIP_SCALE = math.sqrt(0.5)
 REMAT = {
@@ -44,6 +52,7 @@ class DDPMPP(nn.Module):
       but its convolutions and matrix products; or 'blocks', whole blocks. Results are the same.
     dtype: what activations are computed in. Under `jax_enable_x64`, float64 inputs raise
       float32 to float64.
+    convolution: of the 3x3 kernels, called as `jax.lax.conv_general_dilated`.
   """
 
   out_channels: int
@@ -56,16 +65,17 @@ class DDPMPP(nn.Module):
   augment_dim: int = 0
   dtype: DTypeLike = jnp.float32
   remat: str = 'none'
+  convolution: Callable = jax.lax.conv_general_dilated
 
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, 'b h w c'],
+    x: Float[Array, 'b *grid c'],
     noise_label: Float[Array, ' b'],
     class_label: Float[Array, 'b classes'] | None = None,
     augment_label: Float[Array, 'b augment'] | None = None,
     train: bool = False,
-  ) -> Float[Array, 'b h w out']:
+  ) -> Float[Array, 'b *grid out']:
     """Maps images to images of the same size.
 
     Args:
@@ -75,10 +85,12 @@ class DDPMPP(nn.Module):
       train: apply dropout.
 
     Raises:
-      ValueError: an image side is not divisible by 2 ** (len(multipliers) - 1), a label has
+      ValueError: x is no image, a side is not divisible by 2 ** (len(multipliers) - 1), a label has
         another width than the network, or a group norm cannot split its channels.
     """
     dtype = compute_dtype(self.dtype, x)
+    if x.ndim != 4:
+      raise ValueError(f'x has shape {x.shape}: DDPM++ takes images [b, h, w, c]')
     height, width = x.shape[1:3]
     divisor = 2 ** (len(self.multipliers) - 1)
     if height % divisor or width % divisor:
@@ -97,9 +109,11 @@ class DDPMPP(nn.Module):
       rematted = nn.remat(Block, static_argnums=(3,), policy=REMAT[self.remat])
 
     def block(x, name, channels, **options):
-      return rematted(channels, self.dropout, dtype, **options, name=name)(x, emb, train)
+      module = rematted(channels, self.dropout, dtype, self.convolution, **options, name=name)
+      return module(x, emb, train)
 
-    x = conv3x3(self.channels, dtype, name=f'enc_{levels[0][0]}_conv')(x)
+    conv = functools.partial(conv3x3, dtype=dtype, convolution=self.convolution)
+    x = conv(self.channels, name=f'enc_{levels[0][0]}_conv')(x)
     skips = [x]
     for level, (size, channels, attends) in enumerate(levels):
       if level > 0:
@@ -121,7 +135,7 @@ class DDPMPP(nn.Module):
 
     size = levels[0][0]
     x = nn.silu(GroupNorm(name=f'dec_{size}_aux_norm')(x)).astype(dtype)
-    x = conv3x3(self.out_channels, dtype, gain=1e-5, name=f'dec_{size}_aux_conv')(x)
+    x = conv(self.out_channels, gain=1e-5, name=f'dec_{size}_aux_conv')(x)
     return x.astype(at_least_float32(dtype))
 
   def _embed(self, noise_label, class_label, augment_label, batch, dtype):
@@ -144,6 +158,7 @@ class Block(nn.Module):
   channels: int
   dropout: float
   dtype: DTypeLike
+  convolution: Callable
   resample: str | None = None
   attention: bool = False
 
@@ -154,13 +169,14 @@ class Block(nn.Module):
     resample = {None: lambda h: h, 'down': average_2x2, 'up': repeat_2x2}[self.resample]
 
     h = nn.silu(GroupNorm(name='norm0')(x)).astype(self.dtype)
-    h = conv3x3(self.channels, self.dtype, name='conv0')(resample(h))
+    conv = functools.partial(conv3x3, dtype=self.dtype, convolution=self.convolution)
+    h = conv(self.channels, name='conv0')(resample(h))
     h = checkpoint_name(h, 'product')
     h += dense(self.channels, self.dtype, name='affine')(emb)[:, None, None]
     h = nn.silu(GroupNorm(name='norm1')(h)).astype(self.dtype)
     if train and self.dropout:
       h = drop(self.make_rng('dropout'), h, self.dropout)
-    h = conv3x3(self.channels, self.dtype, gain=1e-5, name='conv1')(h)
+    h = conv(self.channels, gain=1e-5, name='conv1')(h)
     h = checkpoint_name(h, 'product')
 
     if self.resample or x.shape[-1] != self.channels:
@@ -210,38 +226,18 @@ class GroupNorm(nn.Module):
     return x * scale[:, None, None] + shift[:, None, None]
 
 
-def conv3x3(features: int, dtype: DTypeLike, gain: float = 1.0, name: str | None = None) -> nn.Conv:
+def conv3x3(
+  features: int, dtype: DTypeLike, convolution: Callable, gain: float = 1.0, name: str | None = None
+) -> nn.Conv:
   """3x3 convolution with zero padding and EDM's initialisation."""
   return nn.Conv(
     features,
     (3, 3),
     dtype=dtype,
-    kernel_init=_xavier(gain),
-    conv_general_dilated_cls=lambda: winograd.conv_general_dilated,
+    kernel_init=xavier(gain),
+    conv_general_dilated_cls=lambda: convolution,
     name=name,
   )
-
-
-def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
-  """Linear layer over the last axis, also a 1x1 convolution, with EDM's initialisation."""
-  return nn.Dense(
-    features, dtype=dtype, kernel_init=_xavier(gain), dot_general=_multiply, **options
-  )
-
-
-def _multiply(x, kernel, _, **options):
-  """`jax.lax.dot_general` of the last axis of x, as a product of two matrices.
-
-  With more axes XLA on a CPU would transpose an operand of the kernel's gradient, and compute it
-  anew, with all that it is made of, on the way.
-  """
-  rows = x.reshape(-1, x.shape[-1])
-  product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
-  return product.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-def _xavier(gain):
-  return nn.initializers.variance_scaling(gain**2, 'fan_avg', 'uniform')
 
 
 def drop(key: jax.Array, x: Float[Array, 'b h w c'], probability: float) -> Float[Array, 'b h w c']:
@@ -269,36 +265,6 @@ def repeat_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
   shape = (batch, height, 2, width, 2, channels)
   x = jnp.broadcast_to(x[:, :, None, :, None], shape)
   return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def positional_embedding(position: Float[Array, ' b'], channels: int) -> Float[Array, 'b channels']:
-  """Sines, then cosines, of angular frequencies from 1 to 1/10000, both included."""
-  half = channels // 2
-  frequencies = 1e-4 ** (np.arange(half) / (half - 1))
-  angles = position[:, None] * jnp.asarray(frequencies, position.dtype)
-  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def label_or_zeros(
-  name: str, label: Float[Array, 'b width'] | None, batch: int, width: int
-) -> Float[Array, 'b width']:
-  """The label after a check of its shape, or zeros where it is None."""
-  if label is None:
-    return jnp.zeros((batch, width))
-  if label.shape != (batch, width):
-    raise ValueError(f'{name} has shape {label.shape}; this network takes {(batch, width)}')
-  return label
-
-
-def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-  """The type for sums, angles and outputs of a network that computes in `dtype`."""
-  return jnp.promote_types(dtype, jnp.float32)
-
-
-def compute_dtype(dtype: DTypeLike, x: Float[Array, '...']) -> jnp.dtype:
-  """`dtype`, but float64 where it is the default float32 and the input is float64."""
-  raised = jnp.dtype(dtype) == jnp.float32 and x.dtype == jnp.float64
-  return jnp.dtype(jnp.float64 if raised else dtype)
 
 
 _MODULES = re.compile(

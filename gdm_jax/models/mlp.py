@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gdm_jax.models.ddpmpp import (
+from gdm_jax.models.layers import (
   at_least_float32,
   compute_dtype,
   dense,

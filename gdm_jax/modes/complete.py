@@ -12,13 +12,15 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, sampling
+from gdm_jax.build import System
 from gdm_jax.config import parse_seeds
 from gdm_jax.data import units
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
-from gdm_jax.runtime import console, distributed, sharding
+from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.training.checkpoint import trained
+from gdm_jax.runtime.files import make_folder
+from gdm_jax.training.workdir import load_ema
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -28,55 +30,45 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   workdir/completed/NAME_V.png; completed.png shows, line by line, what was given, the
   whole image, and the variants. Raises ConfigError for images or known groups that do not fit.
   """
-  c, shape = config.complete, config.data.shape
+  # Check everything that can be wrong before any work.
+  c, s, shape = config.complete, config.sampling, config.data.shape
   system = build.system(config)
-  files = common.pictures('complete.images', c.images)
+  files = common.picture_files('complete.images', c.images)
   images = np.stack([_load('complete.images', file, shape) for file in files])
-  table, groups = plan(config, system)
+  table, groups = completion_table(config, system)
   seeds = parse_seeds(config)[: c.variants]
   if len(seeds) < c.variants:
     raise ConfigError(
-      f'complete.variants = {c.variants}: sampling.seeds = {config.sampling.seeds!r} has only '
-      f'{len(seeds)}'
+      f'complete.variants = {c.variants}: sampling.seeds = {s.seeds!r} has only {len(seeds)}'
     )
-  if config.sampling.guidance != 1 and not config.sampling.labels:
-    raise ConfigError(
-      f'sampling.guidance = {config.sampling.guidance} needs sampling.labels in this mode'
-    )
+  if s.guidance != 1 and not s.labels:
+    raise ConfigError(f'sampling.guidance = {s.guidance} needs sampling.labels in this mode')
   mesh = sharding.mesh()
-  params, step = trained(config, workdir, system, mesh)
+  params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
-  common.make_workdir(folder)
+  make_folder(folder)
 
-  s = config.sampling
-  generator = Generator(system, shape, s.solver, mesh, s.guidance)
-  lines = []
+  # Complete image after image.
+  generator = Generator(system, shape, build.solver(config), mesh, s.guidance)
+  labels = build.sampling_labels(config, seeds) if s.labels else None
+  tiles = []
   for file, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
-    made = generator.sample(
-      params,
-      table,
-      seeds,
-      labels=build.sampling_labels(config, seeds) if s.labels else None,
-      known=np.repeat(image[None], c.variants, axis=0),
-      groups=groups,
-    )
-    lines += [_shown(system.process, image, groups), image, *made]
-    if distributed.is_primary():
-      for v, variant in enumerate(units.to_uint8(made)):
-        figures.save(folder / f'{file.stem}_{v}.png', variant)
-  if distributed.is_primary():
-    sheet = figures.overview(np.stack(lines), 96, 2 + c.variants)
-    figures.save(folder / 'completed.png', sheet)
+    known = np.repeat(image[None], c.variants, axis=0)
+    completed = generator.sample(params, table, seeds, labels=labels, known=known, groups=groups)
+    tiles += [_given_part(system.process, image, groups), image, *completed]
+    for v, variant in enumerate(units.to_uint8(completed)):
+      figures.save(folder / f'{file.stem}_{v}.png', variant)
+  figures.save(folder / 'completed.png', figures.overview(np.stack(tiles), 96, 2 + c.variants))
   console.log(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
 
 
-def plan(
-  config: ConfigDict, system: build.System
+def completion_table(
+  config: ConfigDict, system: System
 ) -> tuple[Float[np.ndarray, 'rows k'], tuple[int, ...]]:
   """The table that generates the rest, and the refined groups that are given.
 
-  Without `sampling.strategy`, of the first strategy in which the given can come first. Raises
-  ConfigError that says in which order each strategy generates.
+  Without `sampling.strategy`, of the first strategy in which the given groups can come first.
+  Raises ConfigError that says in which order each strategy generates.
   """
   c, strategies, refusals = config.complete, system.strategies, []
   if bool(c.groups) == bool(c.mask):
@@ -85,18 +77,18 @@ def plan(
     )
   mask = _mask(config) if c.mask else None
   for name in [config.sampling.strategy] if config.sampling.strategy else strategies:
-    one = config.copy_and_resolve_references()
-    one.sampling.strategy = name
+    config_of_strategy = config.copy_and_resolve_references()
+    config_of_strategy.sampling.strategy = name
     try:
-      build.sampling_table(one, strategies)
-      known = _inside(mask, system, strategies[name]) if c.mask else c.groups
+      build.check_sampling(config_of_strategy, system)
+      known = _covered(mask, system, strategies[name]) if c.mask else c.groups
       _check_groups(known, strategies[name])
-      table = build.sampling_table(one, strategies, known)
+      table = build.sampling_table(config_of_strategy, system, known)
     except ConfigError as error:
       refusals.append(str(error))
     else:
       given = np.flatnonzero(np.isin(strategies[name].indices, known))
-      return table, tuple(int(g) for g in given)
+      return np.asarray(table), tuple(int(g) for g in given)
   raise ConfigError('; '.join(refusals))
 
 
@@ -108,7 +100,7 @@ def _check_groups(known, strategy):
     )
 
 
-def _inside(mask, system, strategy):
+def _covered(mask, system, strategy):
   """The strategy's groups that a mask covers. Raises ConfigError for the first that it cuts."""
   labels = strategy.indices[np.asarray(system.process.grouping.labels)]
   for group in range(strategy.num_groups):
@@ -125,9 +117,9 @@ def _mask(config):
   return _load('complete.mask', pathlib.Path(config.complete.mask), (*size, 1))[..., 0] > 0
 
 
-def _shown(process, image, groups):
-  """What is given of an image: its known pixels, or what its known coefficients make."""
-  if not process.basis.factors:
+def _given_part(process, image, groups):
+  """The given part of an image: its known pixels, or what its known coefficients make."""
+  if process.basis.is_pixel:
     return figures.faded(image, np.isin(process.grouping.labels, groups)[..., None])
   return np.asarray(sampling.given(process, image[None], groups, 0 * image[None]))[0]
 

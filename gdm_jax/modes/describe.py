@@ -1,4 +1,4 @@
-"""--dry_run: the resolved config, the parameters and the cost, without touching a disk."""
+"""--dry_run: the resolved config, the parameters and the cost; nothing is written."""
 
 import jax
 from clu import parameter_overview
@@ -9,11 +9,11 @@ from gdm_jax.training import flops, loop
 
 
 def run(config: ConfigDict):
-  """Prints all three. Raises ConfigError."""
+  """Prints the config, the parameters and the FLOPs. Raises ConfigError."""
   system = build.system(config)
-  table = build.sampling_table(config, system.strategies)
+  table = build.sampling_table(config, system)
   build.check_devices(config)
-  params = jax.eval_shape(system.init, jax.random.key(0))
+  params = jax.eval_shape(system.predictor.init, jax.random.key(0))
   print(config)
   print(parameter_overview.get_parameter_overview(params, include_stats=False))
 

@@ -1,4 +1,4 @@
-"""--mode=edit: one's own pictures, encoded, changed band by band, and decoded (Section 4.5)."""
+"""--mode=edit: your own pictures, encoded, changed band by band, and decoded (Section 4.5)."""
 
 import pathlib
 import re
@@ -10,75 +10,76 @@ from ml_collections import ConfigDict
 from gdm_jax import build, figures, latents, sampling
 from gdm_jax.build import System
 from gdm_jax.config import blaming, parse_seeds
-from gdm_jax.data import units
 from gdm_jax.data.folder import read_picture
-from gdm_jax.data.units import from_uint8
+from gdm_jax.data.units import LEVEL, from_uint8, to_uint8
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
-from gdm_jax.runtime import console, distributed, sharding
-from gdm_jax.runtime.errors import ConfigError, DivergedError
-from gdm_jax.training.checkpoint import trained
-
-LEVEL = 2 / 255  # a level of 0..255, in the units of data in [-1, 1]
+from gdm_jax.runtime import console, sharding
+from gdm_jax.runtime.errors import ConfigError, check_finite
+from gdm_jax.runtime.files import make_folder
+from gdm_jax.training.workdir import load_ema
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes every edited picture to workdir/edited, and sheet.png with all of them and captions.
 
-  Tells what was done to pictures of other sizes, and how exactly each comes back when nothing is
-  changed. Raises ConfigError, and DivergedError where pictures come back that are not finite.
+  Prints what was done to pictures of other sizes, and how exactly each is reconstructed when
+  nothing is changed. Raises ConfigError, and DivergedError if reconstructions are not finite.
   """
+  # Check everything that can be wrong before any work.
   c, shape = config.edit, config.data.shape
   system = build.system(config)
-  table = build.sampling_table(config, system.strategies)
-  chosen = masks(config, system)
-  files = common.pictures('edit.images', c.images)
+  table = build.sampling_table(config, system)
+  edited = masks(config, system)
+  files = common.picture_files('edit.images', c.images)
   names, x = [file.stem for file in files], read(files, shape)
   if 'sheet' in names:
     raise ConfigError(f'edit.images = {c.images!r}: a picture named sheet; the contact sheet is')
-  lines(config, system, x, names, chosen)  # so that what is wrong is said before any work
+  lines(config, system, x, names, edited)
   mesh = sharding.mesh()
-  params, step = trained(config, workdir, system, mesh)
+  params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
-  common.make_workdir(folder)
+  make_folder(folder)
 
-  with blaming('edit.solver', c.solver):
-    generator = Generator(system, shape, c.solver, mesh)
+  # Encode, reconstruct, edit and decode.
+  generator = Generator(system, shape, build.solver(config, 'edit.solver'), mesh)
   batch = config.sampling.batch
   z = generator.encode(params, table, x, batch)
-  again = generator.decode(params, table, z, batch)
-  edits = lines(config, system, z, names, chosen)
+  reconstructed = generator.decode(params, table, z, batch)
+  edits = lines(config, system, z, names, edited)
   pictures = editing.decoded(edits, lambda z: generator.decode(params, table, z, batch))
-  originals = ('', list(zip(names, x, strict=True)))
-  returned = (f'{c.solver}\n{len(table) - 1} steps', list(zip(names, again, strict=True)))
-  shown = [originals, returned] if c.operation == 'reconstruct' else pictures
 
-  report(names, x, again, c.solver)
-  if distributed.is_primary():
-    for name, image in returned[1]:
-      figures.save(folder / f'{name}.png', units.to_uint8(image))
-    for caption, images in pictures:
-      for name, image in images:
-        figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', units.to_uint8(image))
-    figures.sheet(folder / 'sheet.png', shown)
-  console.log(
-    f'{sum(len(images) for _, images in shown)} pictures by step {step:,}: see {folder}/sheet.png'
-  )
+  # Write each picture, and the sheet.
+  report(names, x, reconstructed, c.solver)
+  for name, image in zip(names, reconstructed, strict=True):
+    figures.save(folder / f'{name}.png', to_uint8(image))
+  for caption, images in pictures:
+    for name, image in images:
+      figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', to_uint8(image))
+  if c.operation == 'reconstruct':
+    caption = f'{c.solver}\n{len(table) - 1} steps'
+    pictures = [
+      (caption, list(zip(names, images, strict=True)))
+      for caption, images in (('', x), (caption, reconstructed))
+    ]
+  figures.sheet(folder / 'sheet.png', pictures)
+  count = sum(len(images) for _, images in pictures)
+  console.log(f'{count} pictures by step {step:,}: see {folder}/sheet.png')
 
 
 def read(files: list[pathlib.Path], shape: tuple[int, int, int]) -> Float[np.ndarray, 'n h w c']:
   """Pictures in the model's size and units. Raises ConfigError for one that cannot be read."""
   if not figures.is_image(shape):
     raise ConfigError(f'edit.images: data.shape = {shape} is no picture')
-  found = []
+  images = []
   for file in files:
     with blaming('edit.images', file):
-      image, done = read_picture(file, shape)
-    found.append(image)
-    if done:
-      console.log(f'{file}: {done}')
-  return np.asarray(from_uint8(np.stack(found)))
+      image, changes = read_picture(file, shape)
+    images.append(image)
+    if changes:
+      console.log(f'{file}: {changes}')
+  return from_uint8(np.stack(images))
 
 
 def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
@@ -90,54 +91,46 @@ def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
     with blaming('edit.band', c.band):
       first, last = c.band
       return {f'[{first}, {last - 1}]': latents.band(system.process.basis, first, last)}
-  found = editing.masks(system, build.sampling_order(config, system.strategies)[0])
-  names = list(found)
+  groups = editing.masks(system, build.sampling_order(config, system.strategies)[0])
+  names = list(groups)
   if not all(isinstance(group, int) and 0 <= group < len(names) for group in c.groups):
     raise ConfigError(f'edit.groups = {c.groups}: the groups are 0 to {len(names) - 1}')
   if c.groups:
-    some = {names[group]: found[names[group]] for group in c.groups}
-    return {' '.join(some): editing.together(some.values())}
-  return found
+    selected = {names[group]: groups[names[group]] for group in c.groups}
+    return {' '.join(selected): editing.union(selected.values())}
+  return groups
 
 
-def lines(config, system, z, names, chosen) -> list[editing.Line]:
+def lines(config, system, z, names, edited) -> list[editing.Line]:
   """The lines of `edit.operation`, not yet decoded. Raises ConfigError."""
-  c, basis, found = config.edit, system.process.basis, []
+  c = config.edit
+  if c.operation not in editing.OPERATIONS:
+    valid = ', '.join(editing.OPERATIONS)
+    raise ConfigError(f'edit.operation = {c.operation!r}: there are {valid}')
+
+  def draw_noise():
+    seeds = parse_seeds(config)[: c.variants]
+    if len(seeds) < c.variants:
+      raise ValueError(f'edit.variants = {c.variants} needs as many of sampling.seeds')
+    return np.asarray(sampling.latents(seeds, tuple(config.data.shape)))
+
   with blaming(f'edit.operation = {c.operation!r}, edit.images', names):
-    match c.operation:
-      case 'reconstruct':
-        return []
-      case 'mix':
-        found = editing.mix(basis, z, names, chosen)
-      case 'interpolate':
-        found = editing.interpolate(basis, z, names, chosen, c.weights, c.spherical)
-      case 'traverse':
-        found = editing.traverse(basis, z, names, c.ranks, c.channel, c.strengths)
-      case 'vary':
-        seeds = parse_seeds(config)[: c.variants]
-        if len(seeds) < c.variants:
-          raise ValueError(f'edit.variants = {c.variants} needs as many of sampling.seeds')
-        kept = chosen if c.groups or c.band else editing.lowest(chosen)
-        noise = sampling.latents(seeds, tuple(config.data.shape))
-        found = editing.vary(basis, z, names, kept, np.asarray(noise))
-    if not found or not all(line.pictures for line in found):
+    encoded = editing.Encoded(system.process.basis, z, names, edited, draw_noise)
+    edits = editing.OPERATIONS[c.operation](encoded, c)
+    if c.operation != 'reconstruct' and not (edits and all(line.pictures for line in edits)):
       raise ValueError('there is nothing to vary, or no strength, weight or rank to vary it by')
-  return found
+  return edits
 
 
-def report(names, x, again, solver):
-  """Says how far each picture is from what its latent decodes to. Raises DivergedError."""
-  errors = np.abs(again - x).reshape(len(x), -1).max(1) / LEVEL
-  if not np.isfinite(errors).all():
-    raise DivergedError(
-      f'{names[int(np.argmin(np.isfinite(errors)))]} did not come back finite from {solver}: the '
-      'model or the solver diverged'
-    )
+def report(names, x, reconstructed, solver):
+  """Prints how far each picture is from its reconstruction. Raises DivergedError."""
+  errors = np.abs(reconstructed - x).reshape(len(x), -1).max(1) / LEVEL
+  check_finite(np.isfinite(errors), lambda i: f'{names[i]}, reconstructed by {solver}')
   for name, error in zip(names, errors, strict=True):
     console.log(f'{name}: reconstructed to {error:.2g} levels of 255 at most')
   if errors.max() > 1:
-    other = '' if solver == 'reversible_heun' else ', or edit.solver = reversible_heun'
-    console.log(f'that is visible: take more --config.sampling.steps{other}')
+    better = '' if solver == 'reversible_heun' else ', or edit.solver = reversible_heun'
+    console.log(f'that is visible: take more --config.sampling.steps{better}')
 
 
 def _slug(text):

@@ -13,14 +13,17 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gdm_jax import build, figures, likelihood, sampling
-from gdm_jax.data import base
+from gdm_jax import build, figures, likelihood
+from gdm_jax.build import System
+from gdm_jax.config import blaming
+from gdm_jax.data.base import Source
 from gdm_jax.data.units import from_uint8
 from gdm_jax.generation.generator import chunks
-from gdm_jax.modes import common
 from gdm_jax.runtime import console, distributed, sharding
-from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.training.checkpoint import trained
+from gdm_jax.runtime.batching import padded_batches
+from gdm_jax.runtime.files import make_folder
+from gdm_jax.solvers import Solver
+from gdm_jax.training.workdir import load_ema
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -28,28 +31,30 @@ def run(config: ConfigDict, workdir: pathlib.Path):
 
   Groups are those of `sampling.strategy`, in its order of generation. Data of discrete values are
   dequantised: their log-likelihood is a lower bound on log P of the values; of continuous data it
-  is that of the density. Too few steps overrate the model: double `sampling.steps` to see. Raises
-  ConfigError, and DataError for a split that is not there.
+  is that of the density. Too few steps overestimate the likelihood: double `sampling.steps` to see.
+  Raises ConfigError, and DataError for a split that does not exist.
   """
+  # Check everything that can be wrong before any work.
   c = config.likelihood
   system = build.system(config)
-  table = build.sampling_table(config, system.strategies)
-  try:
-    likelihood.get_solver(c.solver)
-  except ValueError as error:
-    raise ConfigError(f'likelihood.solver = {c.solver!r}: {error}') from None
+  table = build.sampling_table(config, system)
+  with blaming('likelihood.solver', repr(c.solver)):
+    solver = likelihood.get_solver(build.solver(config, 'likelihood.solver'))
   source = build.data_source(config, 'likelihood.split', memory_gib=0)
-  common.check_classes(config, source)
+  build.check_classes(config, source)
   mesh = sharding.mesh()
-  params, step = trained(config, workdir, system, mesh)
+  params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / 'likelihood'
-  common.make_workdir(folder)
+  make_folder(folder)
 
+  # Evaluate, and sum the refined groups to the strategy's own.
   indices = np.arange(min(c.num, len(source)))
   strategy, order = build.sampling_order(config, system.strategies)
-  dims, parts = _groups(config, system, strategy, order)
-  nats, label = evaluate(config, system, params, table, source, indices, mesh)
-  nats = nats @ parts + dims * math.log(source.bin_width or 1)
+  dims, membership = _groups(config, system, strategy, order)
+  nats, label = evaluate(config, system, params, table, solver, source, indices, mesh)
+  nats = nats @ membership + dims * math.log(source.bin_width or 1)
+
+  # Summarise and write.
   summary = {
     'what': ('lower bound on log P of the values' if source.bin_width else 'log p, a density')
     + ', given the label' * bool(config.model.classes),
@@ -61,7 +66,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     'checkpoint': step,
     'strategy': strategy,
     'order': order,
-    'solver': c.solver,
+    'solver': solver.name,
     'steps': len(table) - 1,
     'probes': c.probes,
     'seed': c.seed,
@@ -72,16 +77,17 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   }
   if distributed.is_primary():
     _write(folder, summary, indices, label, nats)
-    print(_readable(summary))
+    print(_to_text(summary))
   console.log(f'see {folder}')
 
 
 def evaluate(
   config: ConfigDict,
-  system: build.System,
+  system: System,
   params: dict,
   table: Float[np.ndarray, 'rows k'],
-  source: base.Source,
+  solver: Solver,
+  source: Source,
   indices: Int[np.ndarray, ' n'],
   mesh: Mesh,
 ) -> tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, ' n']]:
@@ -91,52 +97,51 @@ def evaluate(
   probes from `likelihood.seed` + i.
   """
   c, process = config.likelihood, system.process
-  split = sharding.batch_sharded(mesh)
-  batch = -(-min(config.sampling.batch, len(indices)) // mesh.size) * mesh.size
-  pieces = chunks(table)[::-1]
+  batch_sharded = sharding.batch_sharded(mesh)
+  parts = chunks(table)[::-1]
 
-  @functools.partial(jax.jit, out_shardings=split)
+  @functools.partial(jax.jit, out_shardings=batch_sharded)
   def start(x, label, seeds):
     x = from_uint8(x)
     if source.bin_width:
       x = likelihood.dequantise(x, source.bin_width, seeds)
-    return likelihood.start(process, table, x, c.solver), label, seeds
+    return likelihood.start(process, table, x, solver), label, seeds
 
-  @functools.partial(jax.jit, out_shardings=split)
+  @functools.partial(jax.jit, out_shardings=batch_sharded)
   def walk(params, rows, state, label, seeds):
-    predict = sampling.guided(functools.partial(system.predict, params), label)
+    predict = system.predictor.bind(params, label)
     probes = likelihood.rademacher(seeds, c.probes, config.data.shape) if c.probes else None
-    return likelihood.walk(predict, process, rows, state, probes, c.solver)
+    return likelihood.walk(predict, process, rows, state, probes, solver)
 
   finish = functools.partial(likelihood.finish, process)
   finish = jax.jit(finish, out_shardings=sharding.replicated(mesh))
 
-  found, labels = [], []
+  nats, labels = [], []
   with tqdm.tqdm(total=len(indices), unit=' examples', unit_scale=True, disable=None) as bar:
-    for some in np.split(indices, range(batch, len(indices), batch)):
-      full = np.resize(some, batch)  # the last batch too, so that one program serves all
-      examples = source[full]
-      label = examples['label'] if source.num_classes else np.full(batch, -1, np.int32)
+    for batch, valid in padded_batches(len(indices), config.sampling.batch, mesh.size):
+      numbers = indices[batch]
+      examples = source[numbers]
+      label = examples['label'] if source.num_classes else np.full(len(batch), -1, np.int32)
       given = label if config.model.classes else np.full_like(label, -1)
-      state, given, seeds = start(examples['x'], given, (c.seed + full).astype(np.uint32))
-      for rows in pieces:
+      state, given, seeds = start(examples['x'], given, (c.seed + numbers).astype(np.uint32))
+      for rows in parts:
         state = walk(params, rows, state, given, seeds)
         jax.block_until_ready(state)
-        bar.update(len(some) / len(pieces))
-      found.append(np.asarray(finish(state), np.float64)[: len(some)])
-      labels.append(label[: len(some)])
-  return np.concatenate(found), np.concatenate(labels)
+        bar.update(valid / len(parts))
+      nats.append(np.asarray(finish(state), np.float64)[:valid])
+      labels.append(label[:valid])
+  return np.concatenate(nats), np.concatenate(labels)
 
 
 def _groups(config, system, strategy, order):
-  """The elements of each group, in the order of generation, and [refined k, k]: what is in it."""
-  parts = (np.asarray(system.strategies[strategy].indices)[:, None] == order).astype(float)
+  """The elements of each group in the order of generation, and its refined groups, [refined, k]."""
+  membership = (np.asarray(system.strategies[strategy].indices)[:, None] == order).astype(float)
   sizes = np.bincount(np.ravel(system.process.grouping.labels)) * config.data.shape[-1]
-  return sizes @ parts, parts
+  return sizes @ membership, membership
 
 
 def _statistics(nats, dims):
-  """Mean over the examples and its standard error, which a single one has not."""
+  """Mean over the examples and its standard error (None for a single example)."""
 
   def mean(values):
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
@@ -151,8 +156,8 @@ def _write(folder, summary, indices, label, nats):
   with (folder / 'likelihood.csv').open('w', newline='') as file:
     rows = csv.writer(file)
     rows.writerow(['index', 'label', 'nats', *(f'group_{group}' for group in order)])
-    for i, own, values in zip(indices, label, nats, strict=True):
-      rows.writerow([i, own, values.sum(), *values])
+    for i, class_number, values in zip(indices, label, nats, strict=True):
+      rows.writerow([i, class_number, values.sum(), *values])
   (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   bits = [group['bits_per_dim'] for group in summary['groups']]
   figures.plot_bars(
@@ -165,13 +170,13 @@ def _write(folder, summary, indices, label, nats):
   )
 
 
-def _readable(summary):
-  def line(name, of):
+def _to_text(summary):
+  def line(name, group):
     values = [
       f'{v["mean"]:.4f}' + (f' ± {v["standard_error"]:.4f}' if v['standard_error'] else '')
-      for v in (of['nats_per_dim'], of['bits_per_dim'])
+      for v in (group['nats_per_dim'], group['bits_per_dim'])
     ]
-    return f'{name:>8} {of["dims"]:>8,}  {values[0]:>20}  {values[1]:>20}'
+    return f'{name:>8} {group["dims"]:>8,}  {values[0]:>20}  {values[1]:>20}'
 
   s = summary
   probes = f'{s["probes"]} probe' + 's' * (s['probes'] > 1)

@@ -1,8 +1,10 @@
 """Several processes that run as one: joining, and agreeing on when to stop."""
 
 import collections
+import contextlib
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,12 +15,12 @@ from jax.sharding import Mesh
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.errors import ConfigError
 
-HEARTBEAT_TIMEOUT = 30  # seconds without a sign of life after which a process counts as lost
-LAG = 8  # steps from a signal until all processes stop, and that the host may run ahead
+HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which a process counts as lost
+STOP_DELAY_STEPS = 8  # from a signal to the common stop; also how far the host may run ahead
 
 
 class Cluster(NamedTuple):
-  """Which of how many processes this is, as the command line has it; nothing is one alone."""
+  """The processes of the run, from the command line; the defaults mean a single process."""
 
   coordinator: str = ''
   num_processes: int = 0
@@ -29,9 +31,9 @@ class Cluster(NamedTuple):
 def join(cluster: Cluster):
   """Joins the other processes of the run; call it before jax touches a device.
 
-  They are those of the command line, or of SLURM or a TPU slice of GKE where the environment names
-  several, or, with `detect`, whatever jax finds. Raises ConfigError for a part of the three flags,
-  and where the others do not come.
+  They are those of the command line, or of SLURM or a TPU slice of GKE if the environment names
+  several, or, with `detect`, whatever jax finds. Raises ConfigError if only some of the three flags
+  are given, and if the others do not come.
   """
   *explicit, detect = cluster
   given = cluster.coordinator, cluster.num_processes > 0, cluster.process_id >= 0
@@ -40,21 +42,21 @@ def join(cluster: Cluster):
       f'--coordinator={cluster.coordinator} --num_processes={cluster.num_processes} '
       f'--process_id={cluster.process_id}: give all three, such as host:1234, 4 and 0 to 3'
     )
-  if not any(given) and not (detect or _several()):
+  if not any(given) and not (detect or _launched_with_others()):
     return
-  # Else jax takes SIGTERM, to note it and do nothing.
+  # Otherwise jax takes SIGTERM, to note it and do nothing.
   jax.config.update('jax_enable_preemption_service', False)
-  # What is said is not to be mixed with what jax finds, such as the GPU of SLURM's task.
-  explicit, how = (explicit, 'deactivate') if any(given) else ((), None)
+  # Explicit flags must not be mixed with what jax detects, such as the GPU of SLURM's task.
+  explicit, detection = (explicit, 'deactivate') if any(given) else ((), None)
   try:
     jax.distributed.initialize(
-      *explicit, cluster_detection_method=how, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
+      *explicit, cluster_detection_method=detection, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
     )
   except (RuntimeError, ValueError) as error:
     raise ConfigError(f'the processes of the run did not meet: {error}') from None
 
 
-def _several():
+def _launched_with_others() -> bool:
   """Whether the environment says that this is one of several processes."""
   e = os.environ
   # SLURM_NTASKS is set in a batch script too, which runs once: only srun starts several.
@@ -62,38 +64,66 @@ def _several():
   return slurm or ',' in e.get('TPU_WORKER_HOSTNAMES', '')
 
 
-def decide(answer: bool | float) -> bool | float:
-  """Process 0's answer on every process: what is found in files or measured may differ."""
+def is_primary() -> bool:
+  """Whether this is process 0, which writes files and speaks for all."""
+  return jax.process_index() == 0
+
+
+def from_process_0(value: bool | float) -> bool | float:
+  """Process 0's value on every process: what is read from files or measured may differ."""
   if jax.process_count() == 1:
-    return answer
-  return type(answer)(multihost_utils.broadcast_one_to_all(answer))
+    return value
+  return type(value)(multihost_utils.broadcast_one_to_all(value))
+
+
+@contextlib.contextmanager
+def collect_signals() -> Iterator[list[int]]:
+  """Records SIGINT and SIGTERM instead of exiting; a second signal has its default effect."""
+  received: list[int] = []
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(number, previous[number])
+    os.write(2, b'\nstopping after this step; once more to stop at once\n')
+
+  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
 
 
 class StopSignal:
-  """The signal by which all processes stop at the same step, whichever of them received it."""
+  """The signal by which all processes stop at the same step, whichever of them received it.
+
+  jax's own `reached_preemption_sync_point` knows SIGTERM alone.
+  """
 
   def __init__(self, received: Sequence[int], mesh: Mesh):
     """received: where this process's signals arrive."""
     self._received, self._mesh = received, mesh
     self._largest = jax.jit(lambda x: x.max(), out_shardings=sharding.replicated(mesh))
-    self._asked: collections.deque[jax.Array] = collections.deque()
+    self._pending: collections.deque[jax.Array] = collections.deque()
 
   def poll(self) -> int:
-    """The signal, or 0; to be called by every process once a step.
+    """The signal, or 0; every process must call it once a step.
 
-    Several processes hear of it LAG steps late, so that none waits for the devices.
+    With several processes it is STOP_DELAY_STEPS late, so that no step waits for the devices.
     """
-    own = self._own()
+    local = self._local()
     if jax.process_count() == 1:
-      return own
-    mine = np.full(jax.local_device_count(), own, np.int32)
-    self._asked.append(self._largest(sharding.shard_batch({'': mine}, self._mesh)['']))
-    return int(self._asked.popleft()) if len(self._asked) > LAG else 0
+      return local
+    flags = np.full(jax.local_device_count(), local, np.int32)
+    self._pending.append(self._largest(sharding.shard_batch({'': flags}, self._mesh)['']))
+    return int(self._pending.popleft()) if len(self._pending) > STOP_DELAY_STEPS else 0
 
-  def now(self) -> int:
-    """The same at once; every process waits for all."""
-    own = self._own()
-    return own if jax.process_count() == 1 else int(multihost_utils.process_allgather(own).max())
+  def agree(self) -> int:
+    """The signal, or 0, without delay; every process waits for all."""
+    local = self._local()
+    return (
+      local if jax.process_count() == 1 else int(multihost_utils.process_allgather(local).max())
+    )
 
-  def _own(self):
+  def _local(self):
     return self._received[0] if self._received else 0

@@ -1,50 +1,54 @@
 """One run at a time in a workdir."""
 
 import contextlib
-import fcntl
+import errno
 import os
 import pathlib
 import socket
 from collections.abc import Iterator
 
+import filelock
+
 from gdm_jax.runtime import distributed
 from gdm_jax.runtime.errors import ConfigError
 
+HOLDER = '.lock.holder'  # which process holds the lock, for the message to another run
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+
 
 @contextlib.contextmanager
-def alone(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds workdir/.lock while a run trains there; process 0 does, for all.
+def exclusive(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds workdir/.lock while a run trains in it; process 0 does, for all.
 
-  The lock goes with the process, however it ends. Raises ConfigError where another run has it.
-  Where the file system knows no locks, nothing is refused.
+  The lock is released when the process ends, however it ends. Raises ConfigError if another run
+  holds it. On a file system without locks nothing is refused.
   """
-  file, held, free = workdir / '.lock', None, True
+  lock, holder, free = filelock.FileLock(workdir / '.lock'), workdir / HOLDER, True
   if distributed.is_primary():
-    held = file.open('a+')
     try:
-      fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+      lock.acquire(blocking=False)
+    except filelock.Timeout:
       free = False
-    except OSError:
-      pass
+    except OSError as error:
+      if error.errno not in NO_LOCKS:
+        raise
   try:
     if not distributed.from_process_0(free):
       raise ConfigError(
-        f'--workdir={workdir}: another run is training there{_who(file)}; wait for it, or take '
-        'another --workdir'
+        f'--workdir={workdir}: another run is training there{_describe(holder)}; wait for it, or '
+        'take another --workdir'
       )
-    if held:
-      held.truncate(0)
-      held.write(f'process {os.getpid()} on {socket.gethostname()}')
-      held.flush()
+    if lock.is_locked:
+      holder.write_text(f'process {os.getpid()} on {socket.gethostname()}')
     yield
-    if held:
-      held.truncate(0)  # the file stays: one that another run has just opened must not go
   finally:
-    if held:
-      held.close()
+    if lock.is_locked:
+      holder.unlink(missing_ok=True)
+      lock.release()
 
 
-def _who(file):
-  text = file.read_text()
-  return f' ({text})' if text else ''
+def _describe(holder):
+  try:
+    return f' ({holder.read_text()})'
+  except OSError:
+    return ''

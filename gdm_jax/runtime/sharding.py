@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of all devices, batches split over it, parameters whole or divided."""
+"""Where arrays live: a mesh of all devices, batches sharded over it, parameters too if asked."""
 
 import functools
 from collections.abc import Sequence
@@ -7,49 +7,49 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-SMALL = 2**14  # elements of an array that is not worth dividing
+SMALL = 2**14  # elements below which an array is not worth sharding
 
 
 def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """All devices of all processes, in rows of `fsdp`; the axes are named 'data' and 'fsdp'.
 
-  In the order of the processes, so that rows of a batch are where their process is. `jax.make_mesh`
-  would follow the wires of a TPU slice instead, and refuses several machines of GPUs.
+  In the order of the processes, so that the rows of a batch are on their own process's devices.
+  `jax.make_mesh` would order devices by TPU topology, and fails on multi-node GPU clusters.
   """
   devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
   grid = np.array(devices).reshape(-1, fsdp)
   return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def batch_sharded(mesh: Mesh) -> NamedSharding:
   """The leading axis divided over all devices."""
   return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
   """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def divided(mesh: Mesh, tree):
-  """The shardings of a training state: of large arrays the longest axis that can, over 'fsdp'.
+def fsdp_sharded(mesh: Mesh, tree):
+  """The shardings of a training state: the longest axis that divides, over 'fsdp'.
 
-  What is small, or cannot, is whole on every device, and so is everything where 'fsdp' is 1.
+  Arrays that are small, or have no such axis, are replicated, and so is all where 'fsdp' is 1.
   """
   parts = mesh.shape['fsdp']
 
   def sharding(x):
     axes = [axis for axis in range(x.ndim) if x.shape[axis] % parts == 0]
     if parts == 1 or x.size < SMALL or not axes:
-      return everywhere(mesh)
+      return replicated(mesh)
     longest = max(axes, key=lambda axis: x.shape[axis])
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, 'fsdp'))
 
   return jax.tree.map(sharding, tree)
 
 
-def gathered(mesh: Mesh, tree: dict) -> dict:
-  """Arrays that may be divided, whole on every device."""
+def replicate(mesh: Mesh, tree: dict) -> dict:
+  """Arrays that may be sharded over 'fsdp', whole on every device."""
   if mesh.shape['fsdp'] == 1:
     return tree
   return _gather(mesh)(tree)
@@ -58,9 +58,11 @@ def gathered(mesh: Mesh, tree: dict) -> dict:
 @functools.cache
 def _gather(mesh):
   """One program for all calls."""
-  return jax.jit(lambda x: x, out_shardings=everywhere(mesh))
+  return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 
-def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """The global batch from this process's share of it."""
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(batch_sharded(mesh), x), batch
+  )

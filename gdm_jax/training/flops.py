@@ -1,8 +1,8 @@
-"""What the network and a training step cost, as XLA counts it before it compiles anything.
+"""FLOPs of the network and of a training step, as XLA counts them before it compiles anything.
 
-Convolutions count as direct ones, though a CPU does some with fewer (`models.winograd`), so that a
-count is the same on every machine. It is jax's CPU that counts: accelerators do not tell before
-they compile. Where JAX_PLATFORMS leaves it out, both functions raise ConfigError.
+Convolutions count as direct ones, although a CPU does some with fewer (`runtime.winograd`), so that
+a count is the same on every machine. jax's CPU backend counts: accelerators do not before they
+compile. If JAX_PLATFORMS excludes it, both functions raise ConfigError.
 """
 
 import functools
@@ -18,13 +18,13 @@ from gdm_jax.training import step as training_step
 
 def network(config: ConfigDict, system: build.System, batch: int, gradient: bool = False) -> float:
   """FLOPs of the network on a batch, and of its gradient if asked."""
-  params = jax.eval_shape(system.init, jax.random.key(0))
+  params = jax.eval_shape(system.predictor.init, jax.random.key(0))
   x = jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.float32)
   alpha = jax.ShapeDtypeStruct((batch, system.process.grouping.num_groups), jnp.float32)
 
   def forward(params, x, alpha, key):
     rngs = {'dropout': key}
-    return jnp.sum(system.predict(params, x, alpha, train=gradient, rngs=rngs) ** 2)
+    return jnp.sum(system.predictor(params, x, alpha, train=gradient, rngs=rngs) ** 2)
 
   function = jax.grad(forward) if gradient else forward
   return _count(function, params, x, alpha, jax.eval_shape(jax.random.key, 0))
@@ -33,7 +33,7 @@ def network(config: ConfigDict, system: build.System, batch: int, gradient: bool
 def training(config: ConfigDict, system: build.System) -> float:
   """FLOPs per image of a whole training step."""
   config = config.copy_and_resolve_references()
-  config.train.microbatches = 1  # XLA counts the body of a loop once
+  config.machine.microbatches = 1  # XLA counts the body of a loop once
   optimizer = build.optimizer(config)
   state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
   x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)

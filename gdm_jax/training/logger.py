@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, a progress bar or lines, TensorBoard where TensorFlow is."""
+"""The log of a run: metrics.jsonl, a progress bar or lines, and TensorBoard if it is installed."""
 
 import contextlib
 import importlib.util
@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import tqdm
 
-from gdm_jax.runtime import files
+from gdm_jax.runtime import distributed, files
 
-QUIET = 20.0  # seconds between lines where there is no terminal
-STALE = 30.0  # seconds after which a slow run is logged although its interval is not over
+LINE_SECONDS = 20.0  # between lines if there is no terminal
+STALE_SECONDS = 30.0  # after which a slow run is logged although its interval is not over
 
 
 class NonFiniteError(FloatingPointError):
@@ -32,18 +32,17 @@ class Logger:
   The clock counts training alone: `paused()` takes sampling, saving and compilation out of it.
   """
 
-  def __init__(
-    self, workdir: pathlib.Path, batch: int, step: int, steps: int, primary: bool = True
-  ):
-    self._batch, self._steps, self._primary = batch, steps, primary
+  def __init__(self, workdir: pathlib.Path, batch: int, step: int, steps: int):
+    """batch: images a step; step: where the run begins; steps: where it ends."""
+    self._batch, self._steps, self._primary = batch, steps, distributed.is_primary()
     self._pending: list[dict[str, jax.Array]] = []
     self._untimed, self._seconds, self._waited = 0, 0.0, 0.0
     self._started = time.perf_counter()
-    self._step, self._spoke = step, 0.0
+    self._step, self._printed = step, 0.0
     self._rate: float | None = None  # images/s of the last interval that had any
     self.images_per_second = 0.0  # the highest so far; compilation may count as training
     self._writer = None
-    if primary:
+    if self._primary:
       self._file = _reopened(workdir / 'metrics.jsonl', step)
       self._writer = _tensorboard(workdir)
     self._bar = tqdm.tqdm(
@@ -51,12 +50,12 @@ class Logger:
       initial=step * batch,
       unit='img',
       unit_scale=True,
-      disable=None if primary else True,
+      disable=None if self._primary else True,
       bar_format='{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} images{postfix}',
     )
 
   def close(self):
-    """Leaves the terminal and the files in order."""
+    """Closes the progress bar and the files."""
     self._bar.close()
     if self._primary:
       self._file.close()
@@ -64,7 +63,7 @@ class Logger:
       self._writer.close()
 
   def restart(self):
-    """Starts the clock anew, after compilation; steps so far are not in the rate."""
+    """Restarts the clock, after compilation; steps so far are not in the rate."""
     self._untimed = len(self._pending)
     elapsed = self._seconds + time.perf_counter() - self._started
     self.images_per_second = max(self.images_per_second, self._untimed * self._batch / elapsed)
@@ -73,21 +72,21 @@ class Logger:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Time that is no training time."""
+    """Excludes time from the training time."""
     self._seconds += time.perf_counter() - self._started
     yield
     self._started = time.perf_counter()
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Time that the step waits for data."""
+    """Counts time as waiting for data."""
     start = time.perf_counter()
     yield
     self._waited += time.perf_counter() - start
 
   def stale(self) -> bool:
-    """Whether the user has waited long for a sign of life."""
-    return self._seconds + time.perf_counter() - self._started > STALE
+    """Whether the user has waited long for a line."""
+    return self._seconds + time.perf_counter() - self._started > STALE_SECONDS
 
   def add(self, metrics: dict[str, jax.Array]):
     """The metrics of one step, left on the devices."""
@@ -133,13 +132,13 @@ class Logger:
       status = f'{self._rate:,.4g} img/s, {status}, {left} left'
     self._bar.set_postfix_str(status, refresh=False)
     self._bar.update(steps * self._batch)
-    if self._bar.disable and time.perf_counter() - self._spoke > QUIET:
-      self._spoke = time.perf_counter()
+    if self._bar.disable and time.perf_counter() - self._printed > LINE_SECONDS:
+      self._printed = time.perf_counter()
       print(f'{row["images"]:,} images: {status}', file=sys.stderr, flush=True)
 
 
 def _reopened(file, step):
-  """metrics.jsonl without the lines that a resumed run will write again."""
+  """Opens metrics.jsonl without the lines that a resumed run will write again."""
   if file.exists():
     lines = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
     with files.atomic_write(file) as f:

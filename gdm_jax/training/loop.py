@@ -1,9 +1,7 @@
-"""The training loop: steps, logs, checkpoints, sample grids, and leaving in good order."""
+"""The training loop: steps, logs, checkpoints, events, and an orderly end."""
 
-import contextlib
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import grain
 import jax
@@ -13,56 +11,41 @@ from ml_collections import ConfigDict
 from gdm_jax.build import System, optimizer
 from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.distributed import StopSignal
+from gdm_jax.runtime.errors import Interrupted, TrainingError
 from gdm_jax.training import step as training_step
+from gdm_jax.training import workdir
 from gdm_jax.training.checkpoint import Checkpoints
 from gdm_jax.training.logger import Logger, NonFiniteError
 from gdm_jax.training.step import TrainState
 
-
-class TrainingError(RuntimeError):
-  """A run that cannot go on; the message says what is safe and what to try."""
-
-
-class Interrupted(Exception):
-  """The run was asked to stop by `signal`, and saved."""
-
-  def __init__(self, number: int, step: int):
-    name = signal.Signals(number).name
-    super().__init__(f'{name}: saved step {step:,}; run the same command again to go on')
-    self.signal = number
+Event = tuple[int, Callable[[TrainState, int], None]]
+"""(every, call): `call(state, images)` is called every so many images; 0 for never."""
 
 
-@contextlib.contextmanager
-def collect_signals() -> Iterator[list[int]]:
-  """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
-  received: list[int] = []
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Where a training run gets its data, writes, and hears of signals."""
 
-  def receive(number, _):
-    received.append(number)
-    signal.signal(number, previous[number])
-    os.write(2, b'\nstopping after this step; once more to stop at once\n')
-
-  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
-  try:
-    yield received
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+  iterator: grain.DatasetIterator
+  checkpoints: Checkpoints
+  logger: Logger
+  mesh: Mesh
+  stop: StopSignal
 
 
-def steps(config: ConfigDict) -> int:
-  """How many steps the run's duration takes."""
+def num_steps(config: ConfigDict) -> int:
+  """The steps of the run's duration."""
   return -(-config.train.duration // config.train.batch)
 
 
-def start(
+def init_or_restore(
   config: ConfigDict,
   system: System,
   iterator: grain.DatasetIterator,
   checkpoints: Checkpoints,
   mesh: Mesh,
 ) -> TrainState:
-  """The state of the newest checkpoint, `iterator` put where it was; or a fresh one."""
+  """The state of the newest checkpoint, with `iterator` moved to its position; or a new state."""
 
   def create():
     return training_step.init_state(config, system, optimizer(config))
@@ -80,24 +63,16 @@ def start(
   return state
 
 
-def run(
-  config: ConfigDict,
-  system: System,
-  state: TrainState,
-  iterator: grain.DatasetIterator,
-  checkpoints: Checkpoints,
-  logger: Logger,
-  mesh: Mesh,
-  events: Sequence[tuple[int, Callable[[TrainState, int], None]]],
-  stop: StopSignal,
+def train(
+  config: ConfigDict, system: System, state: TrainState, run: Run, events: Sequence[Event]
 ) -> TrainState:
-  """Trains to the end of the duration and returns the last state, saved.
+  """Trains to the end of the duration and returns the last state, which is saved.
 
-  events: (every, call), and call(state, images) is called every so many images, 0 for never.
   Raises Interrupted after a signal, and TrainingError at a loss that is not finite, in which case
   nothing is saved.
   """
-  batch, first, last = config.train.batch, int(state.step), steps(config)
+  batch, first, last = config.train.batch, int(state.step), num_steps(config)
+  logger, mesh = run.logger, run.mesh
   advance = jax.jit(
     training_step.make_train_step(config, system, optimizer(config)),
     donate_argnums=0,
@@ -107,7 +82,7 @@ def run(
     console.log('compiling the training step')
   for step in range(first, last):
     with logger.waiting():
-      examples = sharding.shard_batch(next(iterator), mesh)
+      examples = sharding.shard_batch(next(run.iterator), mesh)
     state, metrics = advance(state, examples)
     logger.add(metrics)
     if step == first:  # compilation is over when the first step is
@@ -117,16 +92,17 @@ def run(
     def due(every, images=(step + 1) * batch):
       return every and images // every > (images - batch) // every
 
-    signalled = stop.poll()  # read once: whatever is decided on it below must agree
+    # Read the signal once: all decisions on it below must agree.
+    signalled = run.stop.poll()
     saving = step + 1 == last or due(config.checkpoint.every) or signalled
     if saving or due(config.log.every) or logger.stale():
       try:
         logger.flush()
       except NonFiniteError as error:
-        raise TrainingError(_advice(error, config, checkpoints)) from None
+        raise TrainingError(_advice(error, config, run.checkpoints)) from None
     if saving:
       with logger.paused():
-        checkpoints.save(state, iterator.get_state(), config)
+        run.checkpoints.save(state, run.iterator.get_state(), workdir.describe(config))
     if signalled:
       raise Interrupted(signalled, step + 1)
     for every, call in events:
@@ -137,8 +113,10 @@ def run(
 
 
 def _advice(error, config, checkpoints):
-  safe = checkpoints.latest()
-  kept = 'no checkpoint had been saved' if safe is None else f'the last good one is step {safe:,}'
+  latest = checkpoints.latest()
+  kept = (
+    'no checkpoint had been saved' if latest is None else f'the last good one is step {latest:,}'
+  )
   return (
     f'{error}; {kept} and stays as it is. Try a lower --config.train.learning_rate '
     f'({config.train.learning_rate}), a longer --config.train.ramp ({config.train.ramp:,}), '

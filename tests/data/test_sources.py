@@ -164,7 +164,7 @@ def test_tfds_data_set_that_is_not_prepared(tmp_path, name):
   message = str(error.value)
   assert f"data.name='tfds:{name}'" in message
   assert f'tfds build {name} --file_format=array_record --data_dir={tmp_path}' in message
-  assert 'TFDS_DATA_DIR or --config.data.data_dir' in message
+  assert 'TFDS_DATA_DIR or --config.machine.data_dir' in message
   assert message.count('\n') == 1
 
 

@@ -77,7 +77,7 @@ def test_entries_are_sensible_and_one_for_each_key(tmp_path, monkeypatch, capsys
 
 def test_flops_are_those_of_direct_convolutions(tmp_path, monkeypatch):
   """At 128 images a CPU runs the network in another form than at one, and not the one counted."""
-  config = main.parse(['', *runs.arguments(tmp_path, '--config.model.channels=128')]).config
+  config = main.parse(['', *runs.arguments(tmp_path, '--config.model.ddpmpp.channels=128')]).config
   system = build.system(config)
   one, many = (flops.network(config, system, batch) for batch in (1, 128))
   assert many / 128 == pytest.approx(one, rel=0.01)

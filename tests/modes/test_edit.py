@@ -150,7 +150,7 @@ def test_encoding_in_batches_is_encoding(banded, solver):
   config = main.parse(['', *runs.arguments(banded, *BANDS), '--config.sampling.steps=6'])[0]
   system, mesh = build.system(config), sharding.mesh()
   params, _ = trained(config, banded, system, mesh)
-  table = build.sampling_table(config, system.strategies)
+  table = build.sampling_table(config, system)
   generator = Generator(system, SHAPE, solver, mesh)
   x = build.data_source(config)[np.arange(5)]['x']
 

@@ -286,7 +286,7 @@ BAD = {
     'nowhere.npz holds no statistics of --mode=reference',
   ),
   'a solver that is not there': (['--config.sampling.solver=rk9'], "solver 'rk9' is unknown"),
-  'another network': (['--config.model.channels=16'], 'model.channels = 16 (there 8)'),
+  'another network': (['--config.model.ddpmpp.channels=16'], 'model.ddpmpp.channels = 16 (there 8)'),
 }
 
 

@@ -113,13 +113,13 @@ def test_samples_of_another_kind_are_not_mixed(trained, reference, capsys):
 
 def test_the_workdir_says_what_the_model_is(trained, reference, tmp_path, capsys):
   config = f'--config={runs.ROOT}/configs/digits.py'
-  args = [config, f'--workdir={trained}', '--mode=sample', '--config.cpu_devices=1']
+  args = [config, f'--workdir={trained}', '--mode=sample', '--config.machine.cpu_devices=1']
   args += ['--config.sampling.steps=4', '--config.sampling.folder=plain']
   args += ['--config.sampling.seeds=0-3']
   assert main.main(['', *args]) == 0
   assert largest_difference(images(trained / 'plain'), reference) <= 1
-  assert main.main(['', *args, '--config.model.channels=16']) == 2
-  assert 'model.channels = 16 (there 8)' in capsys.readouterr().err
+  assert main.main(['', *args, '--config.model.ddpmpp.channels=16']) == 2
+  assert 'model.ddpmpp.channels = 16 (there 8)' in capsys.readouterr().err
 
 
 def test_another_strategy_than_the_trained_one_is_refused(trained, reference, capsys):
@@ -137,7 +137,7 @@ def test_guidance_needs_labels_hidden_in_training(trained, reference, tmp_path, 
   hidden = ('--config.model.classes=10', '--config.train.label_dropout=0.0')
   assert main.main(['', *runs.arguments(tmp_path, *hidden, steps=1)]) == 0
   plain = [f'--config={runs.ROOT}/configs/digits.py', f'--workdir={tmp_path}', '--mode=sample']
-  args = [*plain, '--config.cpu_devices=1', '--config.sampling.guidance=2.0']
+  args = [*plain, '--config.machine.cpu_devices=1', '--config.sampling.guidance=2.0']
   assert main.main(['', *args]) == 2
   assert 'train.label_dropout = 0.0' in capsys.readouterr().err
 

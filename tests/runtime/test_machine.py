@@ -77,5 +77,5 @@ print('ynn_fusion' in program.as_text(), len(jax.devices()))
   ],
 )
 def test_only_a_cpu_of_several_devices_convolves_by_ynnpack(devices, flags, printed):
-  overrides = ['--config=configs/digits.py', f'--config.cpu_devices={devices}']
+  overrides = ['--config=configs/digits.py', f'--config.machine.cpu_devices={devices}']
   assert runs.python('-c', CONVOLUTION, *overrides, XLA_FLAGS=flags).stdout.strip() == printed

@@ -13,11 +13,11 @@ import orbax.checkpoint as ocp
 ROOT = pathlib.Path(__file__).parents[2]
 BATCH = 16
 TINY = (
-  '--config.cpu_devices=1',
-  '--config.model.channels=8',
-  '--config.model.multipliers=1',
-  '--config.model.blocks=1',
-  '--config.model.attention=',
+  '--config.machine.cpu_devices=1',
+  '--config.model.ddpmpp.channels=8',
+  '--config.model.ddpmpp.multipliers=1',
+  '--config.model.ddpmpp.blocks=1',
+  '--config.model.ddpmpp.attention=',
   f'--config.train.batch={BATCH}',
   '--config.train.ramp=64',
   f'--config.log.every={BATCH}',

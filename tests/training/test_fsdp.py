@@ -14,7 +14,7 @@ from gdm_jax.runtime import sharding
 from gdm_jax.training import step as training_step
 from tests.support import runs
 
-WIDE = ('--config.model.channels=64',)  # some arrays are large enough
+WIDE = ('--config.model.ddpmpp.channels=64',)  # some arrays are large enough
 
 
 def test_a_device_holds_its_part_of_the_state():
@@ -57,7 +57,7 @@ def test_divided_parameters_train_alike_and_move_both_ways(whole, tmp_path):
 
   def train(steps, fsdp):
     arguments = runs.arguments(workdir, *WIDE, steps=steps, save_every=4)
-    done = runs.command(*arguments, f'--config.train.fsdp={fsdp}', devices=4)
+    done = runs.command(*arguments, f'--config.machine.fsdp={fsdp}', devices=4)
     assert done.returncode == 0, done.stderr
 
   train(4, 4)
@@ -70,5 +70,5 @@ def test_divided_parameters_train_alike_and_move_both_ways(whole, tmp_path):
 
 
 def test_a_number_that_does_not_divide_the_devices_is_refused(tmp_path, capsys):
-  assert main.main(['', *runs.arguments(tmp_path / 'run', '--config.train.fsdp=2')]) == 2
-  assert 'train.fsdp = 2 does not divide 1 devices' in capsys.readouterr().err
+  assert main.main(['', *runs.arguments(tmp_path / 'run', '--config.machine.fsdp=2')]) == 2
+  assert 'machine.fsdp = 2 does not divide 1 devices' in capsys.readouterr().err

@@ -53,7 +53,7 @@ def state_and_batch(config, system):
 
 def stepped(dropout=0.0, **train):
   config = config_of(**train)
-  config.model.dropout = dropout
+  config.model.ddpmpp.dropout = dropout
   system = build.system(config)
   state, batch = state_and_batch(config, system)
   step = jax.jit(training_step.make_train_step(config, system, build.optimizer(config)))
@@ -130,9 +130,9 @@ def test_the_plan_of_memory(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
-    (('--config.train.remat=some',), "train.remat = 'some': there are none, cheap, blocks"),
-    (('--config.train.microbatches=3',), 'train.batch = 16 does not divide over 1 devices in each'),
-    (('--config.train.microbatches=0',), 'train.microbatches = 0 must be positive'),
+    (('--config.machine.remat=some',), "machine.remat = 'some': there are none, cheap, blocks"),
+    (('--config.machine.microbatches=3',), 'train.batch = 16 does not divide over 1 devices in each'),
+    (('--config.machine.microbatches=0',), 'machine.microbatches = 0 must be positive'),
   ],
 )
 def test_misuse_is_named(overrides, message, tmp_path, capsys):

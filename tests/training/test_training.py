@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_network_is_refused(unbroken, capsys):
   text = config.read_text()
   config.write_text(text.replace('"channels": 8', '"channels": 16'))
   try:
-    args = runs.arguments(unbroken, '--config.model.channels=16', '--mode=sample', steps=24)
+    args = runs.arguments(unbroken, '--config.model.ddpmpp.channels=16', '--mode=sample', steps=24)
     assert main.main(['', *args]) == 2
   finally:
     config.write_text(text)
