@@ -28,7 +28,7 @@ def is_image(shape: Sequence[int]) -> bool:
 def faded(
   x: Float[np.ndarray, 'h w c'], known: Bool[np.ndarray, 'h w 1']
 ) -> Float[np.ndarray, 'h w c']:
-  """An image with what is not known in a checked grey."""
+  """An image with its unknown part in a checked grey."""
   checks = np.indices(x.shape[:2]).sum(0)[..., None] % 2
   return np.where(known, x, 0.1 + 0.2 * checks)
 
@@ -68,7 +68,7 @@ def load(file: pathlib.Path, shape: tuple[int, ...] | None = None) -> Float[np.n
   """A picture as data in [-1, 1]; `units.to_uint8` gives its bytes back.
 
   shape: what the picture must have; grey and colour are converted into one another for it, and
-  transparency is dropped. Raises ValueError where it has another size, or is no picture.
+  transparency is dropped. Raises ValueError if it has another size, or is no picture.
   """
   try:
     with Image.open(file) as image:
@@ -141,7 +141,7 @@ def plot_lines(
 ):
   """A line for each name through its points (x, y), or (x, y, error) with error bars.
 
-  ticks: where the x axis is marked, plainly; labels: xlabel, ylabel, xscale, yscale, title.
+  ticks: the marks of the x axis, as plain numbers; labels: xlabel, ylabel, xscale, yscale, title.
   """
   figure, axes = plt.subplots(figsize=(6.5, 4), dpi=120, layout='constrained')
   for name, points in lines.items():
@@ -167,8 +167,8 @@ def plot_bars(
   width = float(np.clip(0.5 * len(names), 4, 12))
   figure, axes = plt.subplots(figsize=(width, 3.5), dpi=120, layout='constrained')
   axes.bar(range(len(names)), values, yerr=errors, capsize=3, color='tab:blue')
-  shown = range(0, len(names), -(-len(names) // 24))
-  axes.set_xticks(shown, [names[i] for i in shown])
+  ticks = range(0, len(names), -(-len(names) // 24))
+  axes.set_xticks(ticks, [names[i] for i in ticks])
   axes.axhline(0, color='black', lw=0.8)
   axes.set(**labels)
   finish(figure, file)

@@ -11,7 +11,7 @@ from PIL import Image
 from gdm_jax import main
 from tests.support import runs
 
-TFDS = f'--config.machine.data_dir={runs.ROOT}/tests/data/tfds'
+TFDS = f'--config.machine.data_dir={runs.ROOT}/tests/golden/tfds'
 
 BAD = {
   'unknown key': (['--config.train.bach=3'], '--config.train.bach=3: no such key'),

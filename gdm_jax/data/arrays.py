@@ -69,7 +69,7 @@ def mixture() -> ArraySource:
 def npz(name: str) -> ArraySource:
   """The arrays of 'npz:FILE': `x` [n, *grid, c] and, optionally, `label` [n].
 
-  uint8 is images of 0..255; floats are taken as they are. Raises DataError.
+  uint8 is images of 0..255; floats are taken unchanged. Raises DataError.
   """
   file = os.path.expanduser(name.removeprefix('npz:'))
   try:

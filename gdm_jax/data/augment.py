@@ -1,8 +1,8 @@
 """EDM's geometric augmentation (Karras et al. 2022, Appendix F.2, Table 6).
 
-Flips mirror the image; all else is one affine map about its centre, read with reflection outside
-the image. The labels tell the network what was done to an image, so that it can be asked for
-images to which nothing was done: labels 0. Positions are (x, y), x to the right and y down.
+Flips mirror the image; all other transforms are one affine map about its centre, with reflection
+outside the image. The labels tell the network what was done to an image, so that labels 0 give
+images to which nothing was done. Positions are (x, y), x to the right and y down.
 """
 
 import functools
@@ -28,12 +28,12 @@ RADIUS = 10  # taps of the filter on either side; further ones are below 2e-5 of
 def augment(
   key: jax.Array, x: Float[Array, 'b h w c'], probability: float
 ) -> tuple[Float[Array, 'b h w c'], Float[Array, 'b 9']]:
-  """Images [-1, 1], each transformed at random, and their labels: the LABELS.
+  """Images [-1, 1], each transformed at random, and their LABELS.
 
-  Each transform is drawn with `probability`, for each image on its own; a y flip that is drawn is
-  still a coin's choice. The x flip is always a coin's choice, but for probability 0, which does
-  nothing. What is not drawn has labels 0, and an image for which no more than flips are drawn is
-  exact to the bit. The others can leave [-1, 1] a little, as the filters overshoot at edges.
+  Each transform is drawn with `probability`, independently for each image. A drawn y flip is
+  applied with probability 1/2; the x flip always is, unless `probability` is 0. Transforms that are
+  not applied have labels 0. An image that is only flipped is exact to the bit; others can leave
+  [-1, 1] slightly, as the filters overshoot at edges.
   """
   batch, height, width, _ = x.shape
   keys = jax.random.split(key, 4)
@@ -81,7 +81,7 @@ def warp(x: Float[Array, 'b h w c'], source: Float[Array, 'b 2 3']) -> Float[Arr
   """Images whose pixel at (x, y) is that of `x` at source @ (x, y, 1), in pixels from the centre.
 
   Up to twice the resolution, linear interpolation there, and down again. Outside, the image is
-  mirrored about the middle of its outermost pixels, as often as it takes.
+  mirrored about the middle of its outermost pixels, repeatedly.
   """
   height, width = x.shape[1:3]
   (up_y, down_y), (up_x, down_x) = (_resampling(n, x.dtype) for n in (height, width))

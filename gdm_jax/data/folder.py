@@ -16,8 +16,8 @@ from gdm_jax.data.base import Batch, LazySource
 from gdm_jax.runtime.errors import DataError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
-# One pool for all, however many batches the pipeline reads at once. Threads suffice: PIL lets go
-# of Python's lock while it decodes and resizes.
+# One pool, however many batches the pipeline reads at once. Threads suffice: PIL releases Python's
+# lock while it decodes and resizes.
 _THREADS = futures.ThreadPoolExecutor(os.cpu_count())
 _PART = 1024  # files handed to the threads at once, between two steps of the progress bar
 
@@ -25,7 +25,7 @@ _PART = 1024  # files handed to the threads at once, between two steps of the pr
 def read_picture(
   file: str | os.PathLike, shape: tuple[int, int, int]
 ) -> tuple[UInt8[np.ndarray, 'h w c'], str]:
-  """A picture of any size as an image of `shape`, and what that took.
+  """A picture of any size as an image of `shape`, and what was done to it.
 
   Its EXIF orientation is applied, transparency laid on white, colours and grey made what `shape`
   has, the centre cropped to the aspect ratio, and that resized with antialiasing (Lanczos). Of an
@@ -37,13 +37,13 @@ def read_picture(
 
   Returns:
     The image, and a sentence such as '1200 x 800, cropped to 800 x 800, resized to 32 x 32', sizes
-    as width x height; '' where the picture is taken as it is.
+    as width x height; '' if nothing was done.
 
   Raises:
     ValueError: the file cannot be read; the message names it.
   """
   height, width, channels = shape
-  done = []
+  changes = []
   with _opened(file) as image:
     grey = Image.getmodebase(image.mode) == 'L'
     image = ImageOps.exif_transpose(image)
@@ -53,23 +53,23 @@ def read_picture(
     if image.has_transparency_data:
       image = image.convert('RGBA')
       if image.getextrema()[-1] != (255, 255):
-        done.append('laid on white')
+        changes.append('laid on white')
       image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     if channels == 1 and not grey:
-      done.append('made grey')
+      changes.append('made grey')
     image = image.convert('L' if channels == 1 else 'RGB')
 
     full = image.size
     scale = min(full[0] / width, full[1] / height)
-    kept = max(1, round(scale * width)), max(1, round(scale * height))
-    if kept != full:
-      left, top = (full[0] - kept[0]) // 2, (full[1] - kept[1]) // 2
-      image = image.crop((left, top, left + kept[0], top + kept[1]))
-      done.append('cropped to {} x {}'.format(*kept))
-    if kept != (width, height):
+    cropped = max(1, round(scale * width)), max(1, round(scale * height))
+    if cropped != full:
+      left, top = (full[0] - cropped[0]) // 2, (full[1] - cropped[1]) // 2
+      image = image.crop((left, top, left + cropped[0], top + cropped[1]))
+      changes.append('cropped to {} x {}'.format(*cropped))
+    if cropped != (width, height):
       image = image.resize((width, height), Image.Resampling.LANCZOS)
-      done.append(f'resized to {width} x {height}')
-  sentence = ', '.join(['{} x {}'.format(*full), *done]) if done else ''
+      changes.append(f'resized to {width} x {height}')
+  sentence = ', '.join(['{} x {}'.format(*full), *changes]) if changes else ''
   return np.array(image).reshape(shape), sentence
 
 

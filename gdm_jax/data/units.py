@@ -12,14 +12,14 @@ LEVEL = 2 / 255
 def from_uint8(
   x: Shaped[Array | np.ndarray, '*shape'],
 ) -> Float[Array, '*shape'] | Float[np.ndarray, '*shape']:
-  """uint8 of 0..255 as float32 in [-1, 1]; floats as they are."""
+  """uint8 of 0..255 as float32 in [-1, 1]; floats unchanged."""
   return x.astype(np.float32) / 127.5 - 1 if x.dtype == np.uint8 else x
 
 
 def to_uint8(
   x: Shaped[Array | np.ndarray, '*shape'],
 ) -> UInt8[Array, '*shape'] | UInt8[np.ndarray, '*shape']:
-  """Floats in [-1, 1] as 0..255, rounded, values outside clipped; uint8 as it is.
+  """Floats in [-1, 1] as 0..255, rounded, values outside clipped; uint8 unchanged.
 
   jax and numpy arrays give the same bytes.
   """

@@ -1,4 +1,4 @@
-"""Arrays in an npz file, written whole or not at all, read without ever unpickling; a digest."""
+"""Arrays in an npz file, written atomically and read without unpickling; a digest of arrays."""
 
 import hashlib
 import pathlib
@@ -12,11 +12,11 @@ from gdm_jax.runtime import files
 
 
 class Damaged(ValueError):
-  """A file that holds no arrays; the message says why."""
+  """A file without readable arrays; the message says why."""
 
 
 def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
-  """Writes arrays, all of them or none."""
+  """Writes arrays atomically."""
   file.parent.mkdir(parents=True, exist_ok=True)
   with files.atomic_write(file) as f:
     np.savez(f, **arrays)

@@ -1,4 +1,4 @@
-"""How far two sets of features are apart: Frechet, kernel, precision and recall."""
+"""Distances between two sets of features: Frechet, kernel, precision and recall."""
 
 import numpy as np
 from jaxtyping import Float
@@ -20,16 +20,16 @@ def frechet(
   """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in the square of the features' unit.
 
   With C = R R^T the last trace is the sum of the singular values of R_a^T R_b, which keeps its
-  accuracy where covariances have no full rank (fewer samples than features); the eigenvalues of
+  accuracy if covariances have no full rank (fewer samples than features); the eigenvalues of
   C_a C_b would give half the digits. What is no more than float64's rounding of the traces is 0.
 
-  root_b: R_b, where it is known already. Raises ValueError where a number is not finite or the
+  root_b: R_b, if it is already known. Raises ValueError if a number is not finite or the
   shapes differ (Heusel et al. 2017, Eq. 6).
   """
-  given = mean_a, covariance_a, mean_b, covariance_b
+  statistics = mean_a, covariance_a, mean_b, covariance_b
   d = len(mean_a)
-  if [np.shape(x) for x in given] != [(d,), (d, d)] * 2:
-    raise ValueError(f'statistics of different features: {[np.shape(x) for x in given]}')
+  if [np.shape(x) for x in statistics] != [(d,), (d, d)] * 2:
+    raise ValueError(f'statistics of different features: {[np.shape(x) for x in statistics]}')
   _check_finite(mean_a, mean_b)
   traces = np.trace(covariance_a) + np.trace(covariance_b)
   root_b = root(covariance_b) if root_b is None else root_b
@@ -40,16 +40,16 @@ def frechet(
 
 
 def root(covariance: Float[np.ndarray, 'd d']) -> Float[np.ndarray, 'd d']:
-  """R with R R^T = C, of C's own rank. Raises ValueError where a number is not finite."""
+  """R with R R^T = C, of C's own rank. Raises ValueError if a number is not finite."""
   _check_finite(covariance)
   values, vectors = np.linalg.eigh(covariance)
-  # Where the rank is not full, the other eigenvalues are rounding, and their roots are not small.
+  # Without full rank the other eigenvalues are rounding errors, whose roots are not small.
   values[values < len(values) * np.finfo(float).eps * values.max(initial=0)] = 0
   return vectors * np.sqrt(values)
 
 
-def _check_finite(*given):
-  if not all(np.isfinite(x).all() for x in given):
+def _check_finite(*arrays):
+  if not all(np.isfinite(x).all() for x in arrays):
     raise ValueError('the statistics are not all finite')
 
 
@@ -80,7 +80,7 @@ def _discrepancy(x, y):
 
 
 def precision_recall(generated: Features, real: Features) -> tuple[float, float]:
-  """Shares of the generated within the real manifold, and of the real within the generated.
+  """Precision (fraction of generated features inside the real manifold) and recall (the converse).
 
   A manifold is the balls about a set's features that reach to their third neighbour of that set
   (Kynkaanniemi et al. 2019, Eq. 2). Compare only figures of equal numbers of features. Raises

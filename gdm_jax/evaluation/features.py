@@ -112,5 +112,5 @@ FEATURES: dict[str, Callable[[ConfigDict, pathlib.Path], Features]] = {
 
 
 def rgb(images: Images) -> UInt8[Array, 'n h w 3']:
-  """Grey images with their channel repeated; colour images as they are."""
+  """Grey images with their channel repeated; colour images unchanged."""
   return jnp.broadcast_to(images, (*images.shape[:-1], 3))

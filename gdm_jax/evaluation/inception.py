@@ -92,7 +92,7 @@ def halve(x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c']:
 
 
 def average(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
-  """The average of 3x3 pixels, at the border of those that there are."""
+  """The average of 3x3 pixels, at the border of those inside the image."""
   return nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
 
 

@@ -14,7 +14,7 @@ from gdm_jax.evaluation import distances
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-  """How many features there were, their mean, and their scatter about it; sums of these add up."""
+  """The number of features, their mean, and their scatter about it."""
 
   count: int
   mean: Float[np.ndarray, ' d']
@@ -47,7 +47,7 @@ class Moments:
 
   @functools.cached_property
   def root(self) -> Float[np.ndarray, 'd d']:
-    """R with R R^T the covariance; a reference's is needed for every distance to it."""
+    """R with R R^T the covariance; cached, since every distance to a reference needs it."""
     return distances.root(self.covariance)
 
 
@@ -56,9 +56,9 @@ def over_processes(moments: Moments) -> Moments:
   if jax.process_count() == 1:
     return moments
   packed = np.concatenate([[moments.count], moments.mean, moments.scatter.ravel()])
-  # As bytes, since jax would make float32 of float64.
-  every = multihost_utils.process_allgather(packed.view(np.uint8))
+  # As bytes: jax would convert float64 to float32.
+  gathered = multihost_utils.process_allgather(packed.view(np.uint8))
   d = len(moments.mean)
-  parts = [np.ascontiguousarray(row).view(np.float64) for row in every]
+  parts = [np.ascontiguousarray(row).view(np.float64) for row in gathered]
   unpacked = [Moments(int(p[0]), p[1 : d + 1], p[d + 1 :].reshape(d, d)) for p in parts]
   return functools.reduce(operator.add, unpacked)

@@ -26,7 +26,7 @@ ABOUT = ('features', 'identity', 'data', 'split', 'shape')
 
 
 def describe(config: ConfigDict, features: Features) -> dict[str, str]:
-  """What the statistics that a config asks for are of."""
+  """What a config's statistics describe: features, data, split and shape."""
   split = config.evaluation.split or config.data.split
   shape = 'x'.join(map(str, config.data.shape))
   values = features.name, features.fingerprint, config.data.name, split, shape
@@ -34,7 +34,7 @@ def describe(config: ConfigDict, features: Features) -> dict[str, str]:
 
 
 def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
-  """Where statistics are kept in a folder."""
+  """The file of statistics in a folder."""
   words = '-'.join(about[key] for key in ('features', 'data', 'split'))
   readable = re.sub('[^A-Za-z0-9_-]+', '_', words).strip('_')
   # Splits such as train[:40] and train[40:] differ in nothing that a file name may hold.
@@ -45,10 +45,10 @@ def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
 def obtain(
   config: ConfigDict, features: Features, folder: pathlib.Path, mesh: Mesh
 ) -> tuple[Summary, dict[str, str]]:
-  """The statistics of `evaluation.reference`, or those that the folder holds, or new ones there.
+  """The statistics of `evaluation.reference`, or the folder's, or new ones; and their `describe`.
 
-  And what they are of. Raises ConfigError where the named file holds statistics of other
-  features, or a file is damaged; DataError where the data are not there.
+  Raises ConfigError if the named file holds statistics of other features, or a file is damaged,
+  and DataError if the data do not exist.
   """
   wanted = describe(config, features)
   if named := config.evaluation.reference:
@@ -105,7 +105,7 @@ def save(file: pathlib.Path, summary: Summary, about: dict[str, str]):
 
 
 def load(file: pathlib.Path) -> tuple[Summary, dict[str, str]]:
-  """Statistics, and what they are of. Raises ConfigError where the file has none."""
+  """Statistics and their `describe`. Raises ConfigError if the file has none."""
   try:
     arrays = archive.read(file)
     count, mean, scatter, kept, text = (arrays[name] for name in ARRAYS)

@@ -86,7 +86,7 @@ def _local_rows(x, rows):
 
 
 def gather_to_host(x: Array) -> np.ndarray:
-  """The whole of an array that is sharded over the devices, on every process."""
+  """A sharded array, whole, on every process."""
   if x.is_fully_addressable:
     return np.asarray(x)
   return multihost_utils.process_allgather(x, tiled=True)

@@ -1,4 +1,4 @@
-"""The convolutional part of VGG-19 (Simonyan and Zisserman 2015), whose features see perceptually.
+"""The convolutional part of VGG-19 (Simonyan and Zisserman 2015), a perceptual metric.
 
 `features.0.weight`, as torchvision calls it, is `params['features_0']['kernel']`.
 """

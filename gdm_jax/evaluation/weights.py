@@ -4,7 +4,7 @@
 
   NETWORK   inception (FID) or vgg19 (perceptual variance)
   FILE.pth  the published file, downloaded from the address below; its SHA-256 is checked first
-  OUT.npz   is written whole or not at all; --config.evaluation.weights=OUT.npz reads it
+  OUT.npz   is written atomically; --config.evaluation.weights=OUT.npz reads it
 
 Only this conversion needs PyTorch, so it may run on any machine and OUT.npz be carried over.
 """

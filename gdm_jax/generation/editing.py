@@ -147,7 +147,7 @@ def vary(
   """Every image with all but a mask's coefficients redrawn, a mask a line (Fig. 9)."""
   lines = []
   for i, name in enumerate(names):
-    for kept, mask in masks.items():
+    for caption, mask in masks.items():
       pictures = [
         Picture(
           f'{n + 1}',
@@ -155,7 +155,7 @@ def vary(
         )
         for n, fresh in enumerate(noise)
       ]
-      lines.append(Line(f'{name}\nkept {kept}', [Picture('original', _at(z, i)), *pictures]))
+      lines.append(Line(f'{name}\nkept {caption}', [Picture('original', _at(z, i)), *pictures]))
   return lines
 
 

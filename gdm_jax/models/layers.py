@@ -40,7 +40,7 @@ def positional_embedding(position: Float[Array, ' b'], channels: int) -> Float[A
 def label_or_zeros(
   name: str, label: Float[Array, 'b width'] | None, batch: int, width: int
 ) -> Float[Array, 'b width']:
-  """The label after a check of its shape, or zeros where it is None."""
+  """The label after a check of its shape; zeros if it is None."""
   if label is None:
     return jnp.zeros((batch, width))
   if label.shape != (batch, width):
@@ -54,6 +54,6 @@ def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
 
 
 def compute_dtype(dtype: DTypeLike, x: Float[Array, '...']) -> jnp.dtype:
-  """`dtype`, but float64 where it is the default float32 and the input is float64."""
+  """`dtype`, but float64 if it is the default float32 and the input is float64."""
   raised = jnp.dtype(dtype) == jnp.float32 and x.dtype == jnp.float64
   return jnp.dtype(jnp.float64 if raised else dtype)

@@ -7,6 +7,7 @@ import sys
 HUGE_PAGES = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
 MALLOC = 'glibc.malloc.hugetlb'  # 1: malloc asks for huge pages
 YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'  # the operations that XLA gives to YNNPACK
+TRIED = (0, 10), (0, 12)  # versions of jax that know this flag
 
 
 def use_huge_pages():
@@ -47,14 +48,15 @@ def split_cpu(devices: int):
 def choose_convolutions(devices: int):
   """Lets XLA's own convolutions run if the CPU is one device; XLA_FLAGS take precedence.
 
-  jax 0.10 gives convolutions to YNNPACK. That is faster if each device has one core, slower and
-  less exact on several (docs/performance.md has the measurements). Other versions of jax are left
-  alone: XLA aborts at a flag that it does not know.
+  jax gives convolutions to YNNPACK. That is faster if each device has one core, slower and less
+  exact on several (docs/performance.md has the measurements). Versions of jax that were not tried
+  are left alone: XLA aborts at a flag that it does not know.
   """
   flags = os.environ.get('XLA_FLAGS', '')
   if devices > 1 or YNNPACK in flags:
     return
   import jax
 
-  if jax.__version_info__[:2] == (0, 10):
+  first, last = TRIED
+  if first <= jax.__version_info__[:2] <= last:
     os.environ['XLA_FLAGS'] = f'{flags} --{YNNPACK}=-individual_convolution'.strip()

@@ -19,7 +19,7 @@ from gdm_jax.training.logger import Logger, NonFiniteError
 from gdm_jax.training.step import TrainState
 
 Event = tuple[int, Callable[[TrainState, int], None]]
-"""(every, call): `call(state, images)` is called every so many images; 0 for never."""
+"""(every, call): `call(state, images)` is called every `every` images; 0 is never."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _advice(error, config, checkpoints):
     'no checkpoint had been saved' if latest is None else f'the last good one is step {latest:,}'
   )
   return (
-    f'{error}; {kept} and stays as it is. Try a lower --config.train.learning_rate '
+    f'{error}; {kept} and is kept. Try a lower --config.train.learning_rate '
     f'({config.train.learning_rate}), a longer --config.train.ramp ({config.train.ramp:,}), '
     'or float32, in a new --workdir'
   )

@@ -53,7 +53,7 @@ def make_train_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[Array, '']]]]:
   """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
 
-  batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32 as it is, [batch, *grid, c];
+  batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32, unchanged, [batch, *grid, c];
   batch['label']: int32 [batch]. metrics: 'loss', the batch's mean, and 'gradient_norm'.
   """
   c = config.train
@@ -89,7 +89,7 @@ def make_train_step(
 
 def microbatched(gradient: Callable, count: int) -> Callable:
   """`function(params, key, examples)`: the mean over `count` microbatches of `gradient(params,
-  {'dropout': key}, examples)`, each with a key of its own.
+  {'dropout': key}, examples)`, each with its own key.
 
   Microbatch i holds rows i, i + count, ..., so every device has as many rows of each.
   """

@@ -33,7 +33,7 @@ RENAMED_BY_NETWORK = {
 
 
 def describe(config: ConfigDict) -> dict:
-  """What a checkpoint says of its run: the resolved config, and the versions of packages."""
+  """What a checkpoint records of its run: the resolved config and the versions of packages."""
   return {'config': json.loads(config.to_json()), 'versions': versions()}
 
 
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def write_config(config: ConfigDict, workdir: pathlib.Path):
-  """Writes the resolved config to the workdir, whole or not at all."""
+  """Writes the resolved config to the workdir, atomically."""
   with files.atomic_write(workdir / CONFIG) as f:
     f.write(f'{config.to_json(indent=2)}\n'.encode())
 

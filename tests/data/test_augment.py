@@ -199,8 +199,8 @@ def test_the_labels_widen_the_network(module, levels):
 
 def test_the_network_takes_the_labels_beside_the_levels():
   system = build.system(tiny(digits_frequency, augment=0.12))
-  params, x, alpha = jax.jit(system.init)(KEY), noise(2, 8, 8, 1), jnp.full((2, 4), 0.5)
-  predict = jax.jit(system.predict)
+  params, x, alpha = jax.jit(system.predictor.init)(KEY), noise(2, 8, 8, 1), jnp.full((2, 4), 0.5)
+  predict = jax.jit(system.predictor)
   zeros, ones = (predict(params, x, alpha, augment=jnp.full((2, 9), n)) for n in (0.0, 1.0))
   assert (zeros != ones).any()
   np.testing.assert_allclose(predict(params, x, alpha), zeros, atol=1e-7)
@@ -220,7 +220,7 @@ def test_a_run_trains_and_samples(tmp_path):
 def test_a_workdir_says_how_its_network_was_trained(tmp_path):
   config = tiny(flip=True)  # as the config file has it, which was trained with other values
   (tmp_path / 'config.json').write_text(tiny(augment=0.12).to_json())
-  checkpoint.adopt_model(config, tmp_path, ())
+  workdir_module.adopt_config(config, tmp_path, ())
   assert build.system(config).network.augment_dim == len(LABELS)
 
 
@@ -228,10 +228,10 @@ def test_a_workdir_without_the_key_is_one_without_augmentation(tmp_path):
   old, config = json.loads(tiny().to_json()), tiny()
   del old['data']['augment']
   (tmp_path / 'config.json').write_text(json.dumps(old))
-  checkpoint.adopt_model(config, tmp_path, ())
+  workdir_module.adopt_config(config, tmp_path, ())
   assert config.data.augment == 0
-  checkpoint.check_unchanged(config, tmp_path)
-  checkpoint.check_unchanged(config, tmp_path, generating=True)
+  workdir_module.check_unchanged(config, tmp_path)
+  workdir_module.check_unchanged(config, tmp_path, generating=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 from gdm_jax.data import arrays, base, sources
 from gdm_jax.runtime.errors import DataError
 
-TFDS_DIR = pathlib.Path(__file__).parent / 'data' / 'tfds'
+TFDS_DIR = runs.ROOT / 'tests' / 'golden' / 'tfds'
 CIFAR = (32, 32, 3)
 
 
@@ -207,7 +206,7 @@ print('tensorflow' in sys.modules)
 """
   environment = {
     **os.environ,
-    'PYTHONPATH': os.pathsep.join([str(tmp_path), str(pathlib.Path(__file__).parents[1])]),
+    'PYTHONPATH': os.pathsep.join([str(tmp_path), str(runs.ROOT)]),
     'TFDS_DATA_DIR': str(TFDS_DIR),
   }
   done = subprocess.run(

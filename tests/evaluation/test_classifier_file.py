@@ -144,9 +144,9 @@ def test_a_classifier_needs_labels(small, tmp_path):
 def test_other_weights_are_other_features(small, tmp_path):
   c = config('--config.evaluation.features=classifier')
   found = features.load_features(c, tmp_path)
-  assert re.fullmatch('[0-9a-f]{8}', found.identity)
-  assert features.load_features(c, tmp_path).identity == found.identity
-  assert features.load_features(c, tmp_path / 'elsewhere').identity == found.identity
+  assert re.fullmatch('[0-9a-f]{8}', found.fingerprint)
+  assert features.load_features(c, tmp_path).fingerprint == found.fingerprint
+  assert features.load_features(c, tmp_path / 'elsewhere').fingerprint == found.fingerprint
   nudged = jax.tree.map(lambda x: np.asarray(x) * np.float32(1 + 1e-6), found.params)
-  assert dataclasses.replace(found, params=nudged).identity != found.identity
-  assert features.load_features(config(), tmp_path).identity != found.identity
+  assert dataclasses.replace(found, params=nudged).fingerprint != found.fingerprint
+  assert features.load_features(config(), tmp_path).fingerprint != found.fingerprint

@@ -12,7 +12,7 @@ import pytest
 from gdm_jax.evaluation.inception import Inception, params_from_reference, resize
 from tests.support.golden_weights import weight
 
-FILE = Path(__file__).parents[1] / 'data' / 'inception_fid.npz'
+FILE = Path(__file__).parents[1] / 'golden' / 'inception_fid.npz'
 TAPS = ('64', '192', '768', '2048', 'logits_unbiased')
 
 

@@ -133,7 +133,7 @@ def test_statistics_are_made_once(tmp_path, monkeypatch):
   assert about == {
     **ABOUT,
     'split': 'train[:64]',
-    'identity': pixels.identity,
+    'identity': pixels.fingerprint,
   }
   x = sources.load('digits', 'train[:64]', (8, 8, 1)).x
   flat = (np.round((x + 1) * 127.5) / 127.5 - 1).reshape(64, -1)

@@ -36,7 +36,7 @@ def stream(file):
   Each batch starts a little after its array does, and is padded with images that do not count.
   """
   mesh = sharding.mesh()
-  of = features.load_features(config(), None).compiled(mesh)
+  of = features.load_features(config(), None).jitted(mesh)
   collector, first = Collector(), 3
   for some in np.split(images(), np.cumsum(SIZES)[:-1]):
     size = -(-(first + len(some)) // mesh.size) * mesh.size
@@ -135,7 +135,7 @@ def test_scores_of_too_few_or_other_features_raise():
 
 def test_samples_are_rounded_as_they_are_in_files():
   pixels = features.load_features(config(), None)
-  of = pixels.compiled(sharding.mesh())
+  of = pixels.jitted(sharding.mesh())
   whole = images()[:8]
   off = np.random.default_rng(1).uniform(-0.49, 0.49, whole.shape)
   x = ((whole + off) / 127.5 - 1).astype(np.float32)
@@ -159,7 +159,7 @@ def evaluation(tmp_path_factory):
   """An evaluator of a model as it is drawn, its config and its parameters."""
   c = config('--config.data.split=train[:64]', '--config.sampling.batch=16')
   system = build.system(c)
-  params = jax.jit(system.init)(jax.random.key(0))
+  params = jax.jit(system.predictor.init)(jax.random.key(0))
   measure = Evaluator(c, system, tmp_path_factory.mktemp('evaluation'), sharding.mesh())
   return measure, c, Weights(params, 0)
 

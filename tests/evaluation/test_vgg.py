@@ -12,7 +12,7 @@ import pytest
 from gdm_jax.evaluation.vgg import VGG19, params_from_reference
 from tests.support.golden_weights import weight
 
-FILE = Path(__file__).parents[1] / 'data' / 'vgg19.npz'
+FILE = Path(__file__).parents[1] / 'golden' / 'vgg19.npz'
 TAPS = ('relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4')
 
 

@@ -14,7 +14,7 @@ from flax import linen as nn
 from gdm_jax.models.ddpmpp import DDPMPP, Block, GroupNorm, drop, params_from_reference
 from tests.support.golden_weights import weight
 
-DATA = Path(__file__).parents[1] / 'data'
+DATA = Path(__file__).parents[1] / 'golden'
 # These networks compile for longer than they run.
 jit = partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 

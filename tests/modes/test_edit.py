@@ -155,7 +155,7 @@ def test_encoding_in_batches_is_encoding(banded, solver):
   x = build.data_source(config)[np.arange(5)]['x']
 
   def predict(x_t, alpha):
-    return system.predict(params, x_t, alpha, np.full(len(x_t), -1))
+    return system.predictor(params, x_t, alpha, np.full(len(x_t), -1))
 
   z = generator.encode(params, table, x, 2)
   wanted = sampling.encode(predict, system.process, table, x, solver)

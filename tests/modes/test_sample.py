@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from gdm_jax.generation.samples import Folder
+from gdm_jax.generation.samples import SampleFolder
 from tests.support import runs
 
 
@@ -50,14 +50,14 @@ def test_an_image_depends_on_its_seed_alone(batch, devices, trained, reference):
 
 
 def stop_after(monkeypatch, batches):
-  write, count = Folder.write, iter(range(batches))
+  write, count = SampleFolder.write, iter(range(batches))
 
   def stopping(*args):
     if next(count, None) is None:
       raise KeyboardInterrupt
     write(*args)
 
-  monkeypatch.setattr(Folder, 'write', stopping)
+  monkeypatch.setattr(SampleFolder, 'write', stopping)
 
 
 @pytest.mark.parametrize('form', ['png', 'npz'])

@@ -52,7 +52,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def test_pages_are_huge(monkeypatch):
-  if not machine.on_request():
+  if not machine.huge_pages_on_request():
     pytest.skip('huge pages are not for the asking on this machine')
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
   assert int(runs.python('-c', TOUCHED).stdout) < 2**28 / 4096 / 8

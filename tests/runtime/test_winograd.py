@@ -66,7 +66,7 @@ SHAPE = 8, 16, 16, 128  # 128 tiles
 
 def products(shape, dtype=jnp.float32, channels=128, platform='cpu'):
   """How many convolutions and matrix products the layer is on a platform."""
-  module = ddpmpp.conv3x3(channels, dtype)
+  module = ddpmpp.conv3x3(channels, dtype, winograd.conv_general_dilated)
   x = jax.ShapeDtypeStruct(shape, dtype)
   params = jax.eval_shape(module.init, jax.random.key(0), x)
   text = jax.jit(module.apply).trace(params, x).lower(lowering_platforms=(platform,)).as_text()
@@ -111,7 +111,7 @@ def layer(always):
   """A layer, its parameters and an image."""
   x, kernel, _ = map(jnp.float32, inputs((4, 6, 8, 3), 5))
   params = {'params': {'kernel': kernel, 'bias': jnp.linspace(-1, 1, 5)}}
-  return ddpmpp.conv3x3(5, jnp.float32), params, x
+  return ddpmpp.conv3x3(5, jnp.float32, winograd.conv_general_dilated), params, x
 
 
 def test_every_derivative_of_a_layer_is_right(layer):

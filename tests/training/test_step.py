@@ -94,7 +94,7 @@ def test_remat_keeps_less():
     alpha = jnp.full((BATCH, 4), 0.5)
 
     def backward(params):
-      return jax.vjp(lambda p: system.predict(p, batch['x'], alpha), params)[1]
+      return jax.vjp(lambda p: system.predictor(p, batch['x'], alpha), params)[1]
 
     leaves = jax.tree.leaves(jax.eval_shape(backward, state.params))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
