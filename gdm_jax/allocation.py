@@ -1,4 +1,4 @@
-"""What each group's interval adds to the error of a sample, for `schedule.allocate`."""
+"""Steps per group by measured error: what each interval adds to the error of a sample."""
 
 import itertools
 import math
@@ -17,10 +17,55 @@ from gdm_jax.schedule import Schedule
 from gdm_jax.solvers import Predict, Solver
 
 
-def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'pieces rows k']:
-  """A concrete table cut where other groups begin to move: one table per interval.
+def allocate(
+  generation: Schedule,
+  steps: int,
+  measure: Callable[[tuple[int, ...]], Float[np.ndarray, ' intervals']],
+  order: int = 1,
+  rounds: int = 2,
+) -> tuple[int, ...]:
+  """Steps per group, in generation order, that make the groups' errors as even as possible.
 
-  Shorter ones repeat their last row, steps that change nothing, up to `rows` where that is more.
+  With a solver of order p an interval walked in n steps errs by about C n^-p. The C are measured
+  at the equal shares of `schedule.table`; then every group has one step, and each further one goes
+  to the group with the largest error. No shares with this total have a smaller largest error, if
+  the law holds. It holds only roughly for few steps, hence more rounds from the new shares.
+
+  steps: the total.
+  measure(counts): the error of each interval, in generation order, if it is walked in counts[i]
+    steps; `interval_measure` makes it.
+  order: p, `Solver.order`.
+
+  Returns those of the at most rounds + 1 measured shares whose largest error is smallest, so they
+  are never worse than equal shares. Raises ValueError as `schedule.table` does, and for an error
+  that is negative or not finite.
+  """
+  shares = np.array(schedule.equal_shares(generation, steps))
+  largest: dict[tuple[int, ...], float] = {}
+  for _ in range(rounds + 1):
+    counts = tuple(shares.tolist())
+    if counts in largest:
+      break
+    errors = np.asarray(measure(counts), float)
+    if errors.shape != shares.shape or not np.all((errors >= 0) & np.isfinite(errors)):
+      raise ValueError(f'measured errors {errors} of {counts} must be finite, one per interval')
+    largest[counts] = float(errors.max())
+    shares = _even_errors(errors * shares ** float(order), int(steps), order)
+  return min(largest, key=lambda counts: largest[counts])
+
+
+def _even_errors(constants, steps, order):
+  """The whole numbers n with sum `steps` that make the largest of constants n^-order smallest."""
+  counts = np.ones(len(constants), int)
+  for _ in range(steps - len(constants)):
+    counts[np.argmax(constants / counts ** float(order))] += 1
+  return counts
+
+
+def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'intervals rows k']:
+  """A concrete table cut at the rows where other groups begin to move: one table per interval.
+
+  Shorter ones repeat their last row, steps that change nothing, up to the longest or to `rows`.
   """
   table = np.asarray(table)
   moves = np.diff(table, axis=0) != 0
@@ -33,11 +78,11 @@ def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'pieces rows k']
 def waypoints(
   predict: Predict,
   process: Process,
-  tables: Float[Array, 'pieces rows k'],
+  tables: Float[Array, 'intervals rows k'],
   z: Data,
   solver: str | Solver = 'rk4',
-) -> Float[Array, 'pieces+1 batch *grid c']:
-  """The points between the `intervals` of a table: z, then where each of them ends."""
+) -> Float[Array, 'intervals+1 batch *grid c']:
+  """The points between the `intervals` of a table: z, then the end of each interval."""
 
   def along(x, table):
     x = sampling.sample(predict, process, table, x, solver)
@@ -49,14 +94,14 @@ def waypoints(
 def interval_errors(
   predict: Predict,
   process: Process,
-  tables: Float[Array, 'pieces rows k'],
-  points: Float[Array, 'pieces+1 batch *grid c'],
+  tables: Float[Array, 'intervals rows k'],
+  points: Float[Array, 'intervals+1 batch *grid c'],
   solver: str | Solver = 'euler',
-) -> Float[Array, ' pieces']:
+) -> Float[Array, ' intervals']:
   """What each interval adds to the error: the root mean square over the coefficients that move.
 
   Every interval is walked by itself, from its beginning in `points` (`waypoints` of a finer table),
-  and compared with its end there. One vmapped program for all.
+  and compared with its end in them. One vmapped program for all.
   """
   ends = jax.vmap(lambda table, x: sampling.sample(predict, process, table, x, solver))(
     tables, points[:-1]
@@ -70,24 +115,24 @@ def interval_errors(
 def interval_measure(
   predict: Predict,
   process: Process,
-  plan: Schedule,
+  generation: Schedule,
   batches: Sequence[Data],
   solver: str | Solver = 'euler',
   reference_steps: int = 128,
-) -> Callable[[Sequence[int]], Float[np.ndarray, ' pieces']]:
-  """measure(counts) for `schedule.allocate`: `interval_errors` over a few batches of latents.
+) -> Callable[[Sequence[int]], Float[np.ndarray, ' intervals']]:
+  """measure(counts) for `allocate`: `interval_errors` over a few batches of latents.
 
   The intervals begin and end where RK4 arrives with an equal share of `reference_steps` each. Make
-  predict a `jax.tree_util.Partial` of its parameters, lest they are compiled in as constants.
+  predict a `jax.tree_util.Partial` of its parameters, or they are compiled in as constants.
   """
 
   def tables(steps, rows=0):
-    return intervals(process.path.level(schedule.table(plan, steps)), rows)
+    return intervals(process.table(generation, steps), rows)
 
   predict = predict if isinstance(predict, Partial) else Partial(predict)
   walk, compare = jax.jit(waypoints), jax.jit(interval_errors, static_argnames='solver')
-  pieces = len(tables(max(reference_steps, process.grouping.num_groups)))
-  exact = tables([-(-reference_steps // pieces)] * pieces)
+  count = len(tables(max(reference_steps, process.grouping.num_groups)))
+  exact = tables([-(-reference_steps // count)] * count)
   points = [walk(predict, process, exact, z) for z in batches]
 
   def measure(counts):

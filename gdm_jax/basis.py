@@ -5,7 +5,7 @@ U is only ever applied axis by axis, O(H W (H + W)) for an image, never as a d x
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,11 @@ class Basis:
     """The grid."""
     return self.ranks.shape
 
+  @property
+  def is_pixel(self) -> bool:
+    """Whether U is the identity, so that coefficients are pixels."""
+    return not self.factors
+
   def analyze(self, x: Float[Array, '*batch_grid c']) -> Float[Array, '*batch_grid c']:
     """Coefficients U^T x of data [..., *grid, channels]; laid out as the grid of modes."""
     return _apply([f.T for f in self.factors], x)
@@ -40,9 +45,18 @@ class Basis:
     return _apply(self.factors, c)
 
 
+def _apply(factors, x):
+  first = x.ndim - 1 - len(factors)
+  for axis, factor in enumerate(factors, first):
+    # Full precision: TF32 or bfloat16 products would lose U^T U = I.
+    x = jnp.tensordot(x, jnp.asarray(factor, x.dtype), (axis, 1), precision='highest')
+    x = jnp.moveaxis(x, -1, axis)
+  return x
+
+
 def pixel(shape: Sequence[int]) -> Basis:
   """The identity: groups of pixels (GDM). Ranks are the raster order."""
-  return Basis((), _raster(shape))
+  return Basis((), np.arange(math.prod(shape), dtype=np.int32).reshape(shape))
 
 
 def cosine(shape: Sequence[int]) -> Basis:
@@ -54,6 +68,22 @@ def cosine(shape: Sequence[int]) -> Basis:
   scale = math.lcm(*shape)
   squares = [(np.arange(n, dtype=np.int64) * (scale // n)) ** 2 for n in shape]
   return Basis(tuple(_cosine_modes(n) for n in shape), _rank(_outer_sum(squares)))
+
+
+def _cosine_modes(n):
+  modes = np.cos(np.pi * np.arange(n) * (np.arange(n)[:, None] + 0.5) / n) * np.sqrt(2 / n)
+  modes[:, 0] = np.sqrt(1 / n)
+  return modes
+
+
+def _outer_sum(per_axis):
+  return sum(np.ix_(*per_axis))
+
+
+def _rank(keys):
+  ranks = np.empty(keys.size, np.int32)
+  ranks[np.argsort(keys.ravel(), kind='stable')] = np.arange(keys.size)
+  return ranks.reshape(keys.shape)
 
 
 def blur(shape: Sequence[int], sigma: float, boundary: str = 'reflect') -> Basis:
@@ -69,9 +99,9 @@ def blur(shape: Sequence[int], sigma: float, boundary: str = 'reflect') -> Basis
     'zero': zeros. W is Toeplitz, its modes are near sines and the lowest is a half sine, as when
       one writes the blur as a plain matrix.
 
-  Raises ValueError for sigma (standard deviation, in grid steps) that is not positive, an unknown
-  boundary, or a sigma for which the zero boundary's smallest eigenvalues are below float64's
-  resolution, where its modes are not determined.
+  sigma: the standard deviation, in grid steps. Raises ValueError if it is not positive, for an
+  unknown boundary, and for a sigma with which the zero boundary's smallest eigenvalues are below
+  float64's resolution, so that its modes are not determined.
   """
   if not sigma > 0:
     raise ValueError(f'blur: sigma = {sigma} must be positive')
@@ -83,38 +113,9 @@ def blur(shape: Sequence[int], sigma: float, boundary: str = 'reflect') -> Basis
   return Basis(factors, _rank(-np.round(_outer_sum(log_eigenvalues), 9)))
 
 
-def _apply(factors, x):
-  first = x.ndim - 1 - len(factors)
-  for axis, factor in enumerate(factors, first):
-    # Full precision: TF32 or bfloat16 products would lose U^T U = I.
-    x = jnp.tensordot(x, jnp.asarray(factor, x.dtype), (axis, 1), precision='highest')
-    x = jnp.moveaxis(x, -1, axis)
-  return x
-
-
-def _raster(shape):
-  return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-
-
-def _outer_sum(per_axis):
-  return sum(np.ix_(*per_axis))
-
-
-def _rank(keys):
-  ranks = np.empty(keys.size, np.int32)
-  ranks[np.argsort(keys.ravel(), kind='stable')] = np.arange(keys.size)
-  return ranks.reshape(keys.shape)
-
-
-def _cosine_modes(n):
-  modes = np.cos(np.pi * np.arange(n) * (np.arange(n)[:, None] + 0.5) / n) * np.sqrt(2 / n)
-  modes[:, 0] = np.sqrt(1 / n)
-  return modes
-
-
 def _reflected_blur_modes(n, sigma):
   # The sampled Gaussian's transfer function at pi m / n is a sum over aliases (Poisson), which
-  # keeps its relative precision where the eigenvalue itself is 1e-30.
+  # keeps its relative precision even if the eigenvalue itself is 1e-30.
   reach = 2 + math.ceil(1.5 / sigma)
   aliases = np.pi * np.arange(n)[:, None] / n + 2 * np.pi * np.arange(-reach, reach + 1)
   logs = np.logaddexp.reduce(-0.5 * (sigma * aliases) ** 2, axis=1)
@@ -131,3 +132,8 @@ def _zero_padded_blur_modes(n, sigma):
       "vanish in float64; take sigma below 2 or boundary='reflect'"
     )
   return modes * np.where(modes[0] < 0, -1, 1), np.log(values)
+
+
+BASES: dict[str, Callable[..., Basis]] = {'pixel': pixel, 'cosine': cosine, 'blur': blur}
+"""By the name in a config's `basis.name`; called with the grid and the options in the config's
+section of that name, if it has one."""

@@ -5,7 +5,7 @@ group comes first is not decided here but by the order of a `schedule`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -17,9 +17,9 @@ from gdm_jax.basis import Basis
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-  """A partition of the grid: `labels[i]` = j where position i is in S_j, j = 0..num_groups-1."""
+  """A partition of the grid: `labels[i]` = j if position i is in S_j, j = 0..num_groups-1."""
 
-  labels: Int[Array, '*grid']
+  labels: Int[Array | np.ndarray, '*grid']
   num_groups: int = dataclasses.field(metadata={'static': True})
 
   @property
@@ -51,6 +51,15 @@ def columns(shape: Sequence[int], k: int) -> Grouping:
   return _along_axis(shape, 1, k)
 
 
+def _along_axis(shape: Sequence[int], axis: int, k: int) -> Grouping:
+  size = shape[axis]
+  if not 1 <= k <= size:
+    raise ValueError(f'{k} groups along axis {axis} of length {size}: must be 1 to {size}')
+  line = np.arange(size) * k // size
+  line = line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+  return Grouping(np.broadcast_to(line, shape).astype(np.int32), k)
+
+
 def blocks(shape: Sequence[int], parts: Sequence[int]) -> Grouping:
   """Rectangular blocks, `parts[a]` along axis a, numbered in raster order (Fig. 1b, Fig. 5).
 
@@ -66,7 +75,7 @@ def cascade(shape: Sequence[int], k: int = 2) -> Grouping:
   """Subsampling lattices of a cascaded diffusion model (Appendix C.2).
 
   Group 0 is the coarsest lattice, of stride 2**(k-1); group j adds the positions of the lattice
-  of stride 2**(k-1-j) that no coarser one has. Raises ValueError where a group would be empty.
+  of stride 2**(k-1-j) that no coarser one has. Raises ValueError if a group would be empty.
   """
   if k < 1:
     raise ValueError(f'cascade: k = {k} must be at least 1')
@@ -97,13 +106,13 @@ def bands(basis: Basis, edges: Sequence[int]) -> Grouping:
   return Grouping(labels.astype(np.int32), len(edges) + 1)
 
 
-def refine(*groupings: Grouping) -> tuple[Grouping, Int[Array, 'm k']]:
+def refine(*groupings: Grouping) -> tuple[Grouping, Int[np.ndarray, 'm k']]:
   """The common refinement of several groupings of one grid, so that one network serves them all.
 
   Returns the refined grouping, numbered by the tuples of old labels in lexicographic order, and
   `indices[m][j]`: the group of grouping m that holds refined group j. A schedule over grouping m
-  is then `Schedule.over(indices[m])` over the refined groups. Raises ValueError where the grids
-  differ.
+  is then `Schedule.over(indices[m])` over the refined groups. Raises ValueError for different
+  grids.
   """
   shapes = {g.shape for g in groupings}
   if len(shapes) != 1:
@@ -114,10 +123,20 @@ def refine(*groupings: Grouping) -> tuple[Grouping, Int[Array, 'm k']]:
   return Grouping(labels, indices.shape[1]), indices.astype(np.int32)
 
 
-def _along_axis(shape: Sequence[int], axis: int, k: int) -> Grouping:
-  size = shape[axis]
-  if not 1 <= k <= size:
-    raise ValueError(f'{k} groups along axis {axis} of length {size}: must be 1 to {size}')
-  line = np.arange(size) * k // size
-  line = line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-  return Grouping(np.broadcast_to(line, shape).astype(np.int32), k)
+def _bands_of(basis: Basis, *edges: int) -> Grouping:
+  if basis.is_pixel:
+    raise ValueError('bands need a frequency basis, and the basis is the pixel one')
+  return bands(basis, edges)
+
+
+GROUPINGS: dict[str, Callable[..., Grouping]] = {
+  'whole': lambda basis: whole(basis.shape),
+  'rows': lambda basis, k: rows(basis.shape, k),
+  'columns': lambda basis, k: columns(basis.shape, k),
+  'blocks': lambda basis, *parts: blocks(basis.shape, parts),
+  'cascade': lambda basis, k: cascade(basis.shape, k),
+  'elements': lambda basis: elements(basis.shape),
+  'bands': _bands_of,
+}
+"""By the name in a config's `strategies.NAME.grouping`; called with the basis, whose shape is the
+grid, and the numbers of `strategies.NAME.groups`."""

@@ -1,8 +1,8 @@
 """Edits of latents, coefficient by coefficient: what a hierarchy of bands is good for (Section 4).
 
-z is noise in pixel space, [..., *grid, channels]; `chosen` is a mask of coefficients, bool
-[*grid, 1], from `groups` or `band`. Nothing outside the mask changes but by rounding. The pair of
-a reversible solver is edited leaf by leaf: `jax.tree.map(lambda z, y: swap(basis, z, y, chosen)[0],
+z is noise in pixel space, [..., *grid, channels]; `mask` selects coefficients, bool [*grid, 1],
+from `groups` or `band`. Nothing outside the mask changes, except by rounding. The pair of a
+reversible solver is edited leaf by leaf: `jax.tree.map(lambda z, y: swap(basis, z, y, mask)[0],
 pair, other)`.
 """
 
@@ -34,11 +34,11 @@ def band(basis: Basis, first: int, last: int) -> Mask:
   return ((basis.ranks >= first) & (basis.ranks < last))[..., None]
 
 
-def swap(basis: Basis, z: Latent, other: Latent, chosen: Mask) -> tuple[Latent, Latent]:
-  """Both latents, the chosen coefficients of each in the other (Fig. 7)."""
+def swap(basis: Basis, z: Latent, other: Latent, mask: Mask) -> tuple[Latent, Latent]:
+  """Both latents, the selected coefficients of each in the other (Fig. 7)."""
   a, b = basis.analyze(z), basis.analyze(other)
-  ours, theirs = jnp.where(chosen, b, a), jnp.where(chosen, a, b)
-  return basis.synthesize(ours), basis.synthesize(theirs)
+  first, second = jnp.where(mask, b, a), jnp.where(mask, a, b)
+  return basis.synthesize(first), basis.synthesize(second)
 
 
 def interpolate(
@@ -46,22 +46,22 @@ def interpolate(
   z: Latent,
   other: Latent,
   weight: Float[Array, ''],
-  chosen: Mask,
+  mask: Mask,
   spherical: bool = True,
 ) -> Latent:
-  """z with its chosen coefficients a fraction `weight` of the way to those of `other` (Fig. 3).
+  """z with its selected coefficients a fraction `weight` of the way to those of `other` (Fig. 3).
 
-  spherical: along the great circle, each example's chosen coefficients being one vector, so that
-  what lies between two Gaussian latents has the norm of one (Shoemake 1985); where they point
-  the same way, or straight apart, and when not spherical, along the line.
+  spherical: along the great circle, each example's selected coefficients being one vector, so that
+  a point between two Gaussian latents has the norm of one (Shoemake 1985). Otherwise, and if they
+  point in the same or in opposite directions, along the line.
   """
   axes = tuple(range(-1 - len(basis.shape), 0))
   a, b = basis.analyze(z), basis.analyze(other)
-  ours, theirs = 1 - weight, weight
+  weight_a, weight_b = 1 - weight, weight
   if spherical:
 
     def total(c):
-      return jnp.sum(jnp.where(chosen, c, 0), axes, keepdims=True)
+      return jnp.sum(jnp.where(mask, c, 0), axes, keepdims=True)
 
     lengths = jnp.sqrt(total(a**2) * total(b**2))
     cosine = jnp.clip(total(a * b) / jnp.maximum(lengths, jnp.finfo(a.dtype).tiny), -1, 1)
@@ -69,9 +69,9 @@ def interpolate(
     sine = jnp.sin(angle)
     curved = sine > jnp.sqrt(jnp.finfo(a.dtype).eps)
     safe = jnp.where(curved, sine, 1)
-    ours = jnp.where(curved, jnp.sin((1 - weight) * angle) / safe, ours)
-    theirs = jnp.where(curved, jnp.sin(weight * angle) / safe, theirs)
-  return basis.synthesize(jnp.where(chosen, ours * a + theirs * b, a))
+    weight_a = jnp.where(curved, jnp.sin((1 - weight) * angle) / safe, weight_a)
+    weight_b = jnp.where(curved, jnp.sin(weight * angle) / safe, weight_b)
+  return basis.synthesize(jnp.where(mask, weight_a * a + weight_b * b, a))
 
 
 def traverse(
@@ -79,19 +79,19 @@ def traverse(
 ) -> Float[Array, 'n *batch_grid c']:
   """z with one coefficient set to each of the values (Fig. 6, 8: -3 to 3).
 
-  Raises ValueError for a rank or a channel that is not there.
+  Raises ValueError for a rank or a channel that does not exist.
   """
   channels = z.shape[-1]
   if not 0 <= channel < channels:
     raise ValueError(f'channel {channel}: there are 0 to {channels - 1}')
-  chosen = band(basis, rank, rank + 1) & (jnp.arange(channels) == channel)
+  mask = band(basis, rank, rank + 1) & (jnp.arange(channels) == channel)
   c = basis.analyze(z)
-  return jax.vmap(lambda value: basis.synthesize(jnp.where(chosen, value, c)))(jnp.asarray(values))
+  return jax.vmap(lambda value: basis.synthesize(jnp.where(mask, value, c)))(jnp.asarray(values))
 
 
-def resample(basis: Basis, z: Latent, noise: Latent, chosen: Mask) -> Latent:
-  """z with its chosen coefficients taken from fresh noise in pixel space (Fig. 9)."""
-  return swap(basis, z, noise, chosen)[0]
+def resample(basis: Basis, z: Latent, noise: Latent, mask: Mask) -> Latent:
+  """z with its selected coefficients taken from fresh noise in pixel space (Fig. 9)."""
+  return swap(basis, z, noise, mask)[0]
 
 
 def keep(basis: Basis, z: Latent, count: int) -> Latent:

@@ -10,29 +10,32 @@ map's Jacobian is a product of blocks and the sum falls apart exactly:
 
   log p(x) = sum_j log p(x_Sj | the groups generated before j),
 
-each term being log N(z_Sj) and the integral over j's own interval. Where the prediction is swayed
+each term being log N(z_Sj) and the integral over j's own interval. If the prediction is influenced
 by the noise of groups not yet started, against Proposition 3.3, a term is conditional on that noise
-too; where groups move at the same time, only the sum of theirs means something. The total is right
+too; if groups move at the same time, only the sum of their terms has a meaning. The total is right
 in any case.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gdm_jax import sampling, solvers
+from gdm_jax.path import Path
 from gdm_jax.process import Data, Process
-from gdm_jax.solvers import Predict, Solver, State
+from gdm_jax.solvers import Levels, Predict, Solver, State
 
 Nats = Float[Array, 'batch k']
+Seeds = sampling.Seeds
 Probes = Float[Array, 'n batch *grid c']
 
 
-class Point(NamedTuple):
-  """What a solver carries here: a point, and how much each group has been stretched so far."""
+class PointAndLogDet(NamedTuple):
+  """The point of a solver, and the log-determinant of each group's part of the map so far."""
 
   x: Data
   log_det: Nats
@@ -62,9 +65,9 @@ def log_likelihood(
 
 def start(process: Process, table: sampling.Table, x: Data, solver: str | Solver) -> State:
   """The solver's state at the data, the last row of a table."""
-  point = Point(x, jnp.zeros((len(x), process.grouping.num_groups), x.dtype))
+  point = PointAndLogDet(x, jnp.zeros((len(x), process.grouping.num_groups), x.dtype))
   alpha = jnp.broadcast_to(table[-1], point.log_det.shape)
-  return find(solver).start(None, process, point, alpha)
+  return get_solver(solver).start(None, process, point, alpha)
 
 
 def walk(
@@ -75,42 +78,42 @@ def walk(
   probes: Probes | None,
   solver: str | Solver,
 ) -> State:
-  """The state on the first row of a table; a long one may be walked piece by piece, last first."""
-  step, stretching = find(solver).step, _Stretching(**vars(process))
+  """The state on the first row of a table; a long one may be walked in chunks, the last first."""
+  step, dynamics = get_solver(solver).step, _LikelihoodDynamics(process)
 
   def one(state, rows):
-    with_trace = _with_trace(predict, process, rows[0] != rows[1], probes)
-    alpha, next_alpha = (jnp.broadcast_to(row, state.x.log_det.shape) for row in rows)
-    return step(with_trace, stretching, state, alpha, next_alpha), None
+    with_trace = predict_with_trace(predict, process, rows[0] != rows[1], probes)
+    alpha, next_alpha = (jnp.broadcast_to(row, state.y.log_det.shape) for row in rows)
+    return step(with_trace, dynamics, state, alpha, next_alpha), None
 
   back = table[::-1]
   return jax.lax.scan(one, state, (back[:-1], back[1:]))[0]
 
 
 def finish(process: Process, state: State) -> Nats:
-  """The likelihood, of a state that has come to the first row of its table."""
-  z, log_det = state.x
+  """The likelihood, from the state on the first row of its table."""
+  z, log_det = state.y
   square = process.basis.analyze(z) ** 2
   return log_det - _by_group(process, square + math.log(2 * math.pi)) / 2
 
 
-def find(solver: str | Solver) -> Solver:
+def get_solver(solver: str | Solver) -> Solver:
   """As `solvers.get_solver`; a reversible solver raises ValueError too."""
-  found = solvers.get_solver(solver)
-  if found.reversible:
+  solver = solvers.get_solver(solver)
+  if solver.reversible:
     # It evaluates on arriving at a row, before it is known which groups move next.
-    raise ValueError(f'solver {found.name!r} is reversible, which a likelihood cannot be')
-  return found
+    raise ValueError(f'solver {solver.name!r} is reversible, which a likelihood cannot use')
+  return solver
 
 
-def rademacher(seeds: Int[Array, ' batch'], n: int, shape: tuple[int, ...]) -> Probes:
-  """n Hutchinson probes of -1 and 1 for each example, which has a seed of its own."""
+def rademacher(seeds: Seeds, n: int, shape: tuple[int, ...]) -> Probes:
+  """n Hutchinson probes of -1 and 1 for each example, from its own seed."""
   draw = jax.vmap(lambda key: jax.random.rademacher(key, (n, *shape), float), out_axes=1)
   return draw(_keys(seeds, 1))
 
 
-def dequantise(x: Data, width: float, seeds: Int[Array, ' batch']) -> Data:
-  """x with uniform noise all over the bin of this width about each value, a seed per example."""
+def dequantise(x: Data, width: float, seeds: Seeds) -> Data:
+  """x with uniform noise over the bin of this width about each value, one seed per example."""
   draw = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -0.5, 0.5))
   return x + width * draw(_keys(seeds, 0))
 
@@ -124,42 +127,57 @@ def bits_per_dim(nats: Array, dims: Array | int, width: float = 1.0) -> Array:
   return -(nats / dims + math.log(width)) / math.log(2)
 
 
-class _Stretching(Process):
-  """The process of a `Point`: where u comes with its trace, x with its log-determinant."""
+class _LikelihoodDynamics(NamedTuple):
+  """`solvers.Dynamics` of a `PointAndLogDet`; its slope is u and the trace of each group."""
 
-  def advance(self, point, slope, alpha, next_alpha):
-    (x, log_det), (u, trace) = point, slope
+  process: Process
+
+  @property
+  def path(self) -> Path:
+    return self.process.path
+
+  def between(self, alpha: Levels, next_alpha: Levels, fraction) -> Levels:
+    return self.process.between(alpha, next_alpha, fraction)
+
+  def advance(
+    self, y: PointAndLogDet, slope: PointAndLogDet, alpha: Levels, next_alpha: Levels
+  ) -> PointAndLogDet:
+    (x, log_det), (u, trace) = y, slope
     change = self.path.tau(next_alpha) - self.path.tau(alpha)
-    return Point(super().advance(x, u, alpha, next_alpha), log_det + change * trace)
+    x = self.process.advance(x, u, alpha, next_alpha)
+    return PointAndLogDet(x, log_det + change * trace)
 
 
-def _with_trace(predict, process, moving, probes):
+def predict_with_trace(
+  predict: Predict, process: Process, moving: Bool[Array, ' k'], probes: Probes | None
+) -> Callable[[PointAndLogDet, Levels], PointAndLogDet]:
   """predict(point, alpha) -> u, and tr_j(du / dy) of the groups that move, 0 of the others."""
   basis = process.basis
 
-  def both(point, alpha):
+  def with_trace(point, alpha):
     u, push = jax.linearize(lambda x: predict(x, alpha), point.x)
     level = process.coefficient_map(alpha)
     scale = process.path.signal(level) + process.path.noise(level)  # dx_t = U scale dy
     mask = jnp.broadcast_to(process.coefficient_map(moving), u.shape[1:])
     if probes is None:
       count, mean = jnp.sum(mask), 1
-      places = jnp.argsort(~mask.ravel())  # of the elements that move, then of the others
+      moving_first = jnp.argsort(~mask.ravel())  # the elements that move, then the others
     else:
       count = mean = len(probes)
 
-    def add(i, diagonal):
+    def add_probe(i, diagonal):
       if probes is None:
-        v = jnp.broadcast_to(jnp.arange(mask.size).reshape(mask.shape) == places[i], u.shape)
+        elements = jnp.arange(mask.size).reshape(mask.shape)
+        v = jnp.broadcast_to(elements == moving_first[i], u.shape)
       else:
         v = probes[i] * mask
       v = v.astype(u.dtype)
       return diagonal + v * basis.analyze(push(basis.synthesize(scale * v)))
 
-    diagonal = jax.lax.fori_loop(0, count, add, jnp.zeros_like(u)) / mean
-    return Point(u, _by_group(process, diagonal))
+    diagonal = jax.lax.fori_loop(0, count, add_probe, jnp.zeros_like(u)) / mean
+    return PointAndLogDet(u, _by_group(process, diagonal))
 
-  return both
+  return with_trace
 
 
 def _by_group(process, values):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gdm_jax.basis import Basis
 from gdm_jax.process import Data, Levels, Process
 from gdm_jax.solvers import Predict
 
@@ -28,7 +27,7 @@ def loss(
   `schedule.rates`), [batch, k].
   weighting:
     'unweighted': || x - z - u ||^2 (Eq. 8, 16).
-    'velocity': || A' (x - z - u) ||^2 (Eq. 7), with the path's factor where it is not linear;
+    'velocity': || A' (x - z - u) ||^2 (Eq. 7), with the path's factor if it is not linear;
       heavy-tailed for the variance preserving path, whose velocity is unbounded near alpha = 1.
     'active': || x - z - u ||^2 over the elements of the groups now diffusing, their mean.
     'denoising': || x - x^ ||^2, lambda(t) = 1 (Eq. 3), x^ being the data that u implies.
@@ -71,12 +70,3 @@ WEIGHTINGS: dict[str, Callable | None] = {
   'active': _active,
   'denoising': _denoising,
 }
-
-
-def in_frequency_space(network: Callable[..., Data], basis: Basis) -> Callable[..., Data]:
-  """A predictor of pixels from a network of coefficients: u = U u_bar(U^T x_t, A) (Eq. 12, 13)."""
-
-  def predict(x_t, *args, **kwargs):
-    return basis.synthesize(network(basis.analyze(x_t), *args, **kwargs))
-
-  return predict

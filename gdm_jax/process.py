@@ -1,25 +1,30 @@
 """The groupwise process: a grouping, a basis and a path (Eq. 6, 11)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from gdm_jax import path as paths
+from gdm_jax import schedule as schedules
 from gdm_jax.basis import Basis
 from gdm_jax.grouping import Grouping
+from gdm_jax.schedule import Schedule
 
-Data = Float[Array, 'batch *grid c']
-Levels = Float[Array, '*batch k']
+Data = Float[Array | np.ndarray, 'batch *grid c']
+Levels = Float[Array | np.ndarray, '*batch k']
+Groups = Bool[Array | np.ndarray, ' k']
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Process:
-  """What happens to data at given signal levels; knows neither time nor networks.
+  """What happens to data at given signal levels; knows no networks.
 
-  Raises ValueError where grouping and basis have different grids.
+  Raises ValueError if grouping and basis have different grids.
   """
 
   grouping: Grouping
@@ -32,8 +37,20 @@ class Process:
     if None not in grids and grids[0] != grids[1]:
       raise ValueError(f'grouping of grid {grids[0]} with a basis of grid {grids[1]}')
 
-  def coefficient_map(self, alpha: Levels) -> Float[Array, 'batch *grid 1']:
+  def table(self, schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
+    """`schedule.table`, with rows that suit the path.
+
+    On a curved path a solver has its full order along rows that are even in tau, not in alpha
+    (`path`), so the levels are warped by `Path.level`. On the linear path nothing changes.
+    """
+    return self.path.level(schedules.table(schedule, steps))
+
+  def coefficient_map(
+    self, alpha: Shaped[Array | np.ndarray, '*batch k']
+  ) -> Shaped[Array, '*batch_grid 1']:
     """diag A: the signal levels spread over the grid, in the basis's own layout.
+
+    Any other value per group is spread alike.
 
     Raises ValueError unless there is one level per group.
     """
@@ -51,8 +68,8 @@ class Process:
   def advance(self, x_t: Data, u: Data, alpha: Levels, next_alpha: Levels) -> Data:
     """One step from `alpha` to `next_alpha` with the prediction u held fixed (Eq. 9, 17).
 
-    Exact for that u: the x and z implied by (x_t, u) are mixed anew. Groups whose level does not
-    change keep their coefficients; it runs towards data and towards noise alike.
+    Exact for that u: the x and z implied by (x_t, u) are mixed at the next levels. Groups whose
+    level does not change keep their coefficients. It runs towards data and towards noise alike.
     """
     basis = self.basis
     if self.path.straight:
@@ -63,8 +80,8 @@ class Process:
     change = (grow * basis.analyze(x_t) + move * basis.analyze(u)) / (a + b)
     return x_t + basis.synthesize(change)
 
-  def between(self, alpha: Levels, next_alpha: Levels, fraction: float) -> Levels:
-    """The levels on the way from `alpha` (fraction 0) to `next_alpha` (1), evenly in tau.
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: Float[ArrayLike, '']) -> Levels:
+    """The levels between `alpha` (fraction 0) and `next_alpha` (1), evenly in tau.
 
     Exact at both ends, and for groups whose level does not change.
     """
@@ -73,11 +90,11 @@ class Process:
     stays = (alpha == next_alpha) | (fraction == 0)
     return jnp.where(stays, alpha, jnp.where(fraction == 1, next_alpha, level))
 
-  def replace(self, x: Data, other: Data, groups: Float[Array, ' k']) -> Data:
-    """x with the given groups' coefficients taken from `other`; groups: 1 where taken, [k]."""
+  def replace(self, x: Data, other: Data, groups: Groups) -> Data:
+    """x with some groups' coefficients taken from `other`: those that are True, [k]."""
     basis = self.basis
-    chosen = self.coefficient_map(jnp.asarray(groups))
-    return basis.synthesize(jnp.where(chosen, basis.analyze(other), basis.analyze(x)))
+    taken = self.coefficient_map(groups)
+    return basis.synthesize(jnp.where(taken, basis.analyze(other), basis.analyze(x)))
 
   def _mix(self, alpha):
     level = self.coefficient_map(alpha)

@@ -6,7 +6,7 @@ intervals, other step counts are other tables for the same compiled program: wra
 `jax.jit`, with tables and latents as arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,49 +15,61 @@ from jaxtyping import Array, Float, Int
 
 from gdm_jax import solvers
 from gdm_jax.process import Data, Process
-from gdm_jax.solvers import Pair, Predict, Solver, State
+from gdm_jax.solvers import Predict, ReversiblePair, Solver, State
 
-Table = Float[Array, 'rows k']
+Seeds = Int[Array | np.ndarray, ' batch']
+Known = Sequence[int] | Int[Array | np.ndarray, ' known']
+Table = Float[Array | np.ndarray, 'rows k']
 
 
-def latents(seeds: Int[Array, ' batch'], shape: tuple[int, ...]) -> Data:
-  """Noise [batch, *shape] with one seed per example: independent of the batch it is drawn in."""
+def latents(seeds: Seeds, shape: tuple[int, ...]) -> Data:
+  """Noise [batch, *shape] with one seed per example, so it does not depend on the batch."""
   return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
 
 
 def sample(
-  predict: Predict, process: Process, table: Table, z: Data | Pair, solver: str | Solver = 'euler'
+  predict: Predict,
+  process: Process,
+  table: Table,
+  z: Data | ReversiblePair,
+  solver: str | Solver = 'euler',
 ) -> Data:
   """Data generated from latents z."""
-  return walk(predict, process, table, start(predict, process, table, z, solver), solver).x
+  return walk(predict, process, table, start(predict, process, table, z, solver), solver).y
 
 
 def encode(
   predict: Predict, process: Process, table: Table, x: Data, solver: str | Solver = 'euler'
-) -> Data | Pair:
+) -> Data | ReversiblePair:
   """Latents of data x: the same table, walked from data to noise.
 
-  A reversible solver returns the `solvers.Pair` of z and its companion; given both, `sample` with
-  that solver retraces its steps and returns x to float rounding, however few they are.
+  A reversible solver returns the `solvers.ReversiblePair` of z and its companion; given both,
+  `sample` with that solver retraces its steps and returns x to float rounding, however few they are.
   """
   back = table[::-1]
   state = walk(predict, process, back, start(predict, process, back, x, solver), solver)
-  return Pair(state.x, state.memory[0]) if solvers.get_solver(solver).reversible else state.x
+  if solvers.get_solver(solver).reversible:
+    return ReversiblePair(state.y, state.memory[0])
+  return state.y
 
 
 def trajectory(
-  predict: Predict, process: Process, table: Table, z: Data | Pair, solver: str | Solver = 'euler'
+  predict: Predict,
+  process: Process,
+  table: Table,
+  z: Data | ReversiblePair,
+  solver: str | Solver = 'euler',
 ) -> Float[Array, 'rows batch *grid c']:
   """The point at every row of the table, from z to data."""
   state = start(predict, process, table, z, solver)
   _, points = _scan(predict, process, table, state, solver, keep=True)
-  return jnp.concatenate([state.x[None], points])
+  return jnp.concatenate([state.y[None], points])
 
 
 def sweep(
   predict: Predict,
   process: Process,
-  tables: Float[Array, 'm rows k'],
+  tables: Float[Array | np.ndarray, 'm rows k'],
   z: Data,
   solver: str | Solver = 'euler',
   at_once: int | None = None,
@@ -79,25 +91,25 @@ def complete(
   process: Process,
   table: Table,
   known: Data,
-  groups: Int[Array, ' known'],
+  groups: Known,
   z: Data,
   solver: str | Solver = 'euler',
 ) -> Data:
   """Data whose `groups` are those of `known`, the rest generated from z given them.
 
-  Raises ValueError where a concrete table does not generate the given groups first; a traced one
-  is not checked (`remaining`).
+  Raises ValueError if a concrete table does not generate the given groups first; a traced one is
+  not checked (`remaining`).
   """
   rest = remaining(table, groups)
   return sample(predict, process, rest, given(process, known, groups, z), solver)
 
 
-def remaining(table: Table, groups: Int[Array, ' known']) -> Table:
+def remaining(table: Table, groups: Known) -> Table:
   """The part of a table that is left to walk when the data of `groups` are known.
 
-  A concrete table loses the rows before the given groups are clean; a traced one keeps them, with
-  nothing to do for those groups. Raises ValueError where a concrete table has another group under
-  way before the given ones are clean.
+  Both kinds give the same data. A concrete table loses the rows before the given groups are clean,
+  which saves evaluations, and raises ValueError if another group is under way before that. Of a
+  traced one the number of rows is static: it keeps them all, with the given groups clean.
   """
   known = np.zeros(table.shape[-1], bool)
   known[np.asarray(groups, int)] = True
@@ -110,15 +122,13 @@ def remaining(table: Table, groups: Int[Array, ' known']) -> Table:
   return jnp.asarray(rest[clean:])
 
 
-def given(process: Process, known: Data, groups: Int[Array, ' known'], z: Data) -> Data:
-  """Where completion starts: `known` in its groups, noise z in the others."""
-  chosen = np.isin(np.arange(process.grouping.num_groups), np.asarray(groups, int))
-  return process.replace(z, known, chosen)
+def given(process: Process, known: Data, groups: Known, z: Data) -> Data:
+  """The start of completion: `known` in its groups, noise z in the others."""
+  in_groups = np.isin(np.arange(process.grouping.num_groups), np.asarray(groups, int))
+  return process.replace(z, known, in_groups)
 
 
-def guided(
-  predict: Callable[..., Data], label: Int[Array, ' batch'], scale: float = 1.0
-) -> Predict:
+def guided(predict: Callable[..., Data], label: Seeds | None, scale: float = 1.0) -> Predict:
   """`predict(x_t, alpha)` of `predict(x_t, alpha, label)`: classifier-free guidance.
 
   u_none + scale (u_label - u_none) (Ho and Salimans 2022, Eq. 6; u is affine in the score at
@@ -138,10 +148,10 @@ def guided(
 
 
 def start(
-  predict: Predict, process: Process, table: Table, x: Data | Pair, solver: str | Solver
+  predict: Predict, process: Process, table: Table, x: Data | ReversiblePair, solver: str | Solver
 ) -> State:
   """The solver's state on the first row of a table."""
-  points = x.x if isinstance(x, Pair) else x
+  points = x.x if isinstance(x, ReversiblePair) else x
   alpha = jnp.broadcast_to(table[0], (len(points), table.shape[-1]))
   return solvers.get_solver(solver).start(predict, process, x, alpha)
 
@@ -149,7 +159,7 @@ def start(
 def walk(
   predict: Predict, process: Process, table: Table, state: State, solver: str | Solver
 ) -> State:
-  """The state on the last row of a table; a long table may be walked piece by piece."""
+  """The state on the last row of a table; a long table may be walked chunk by chunk."""
   return _scan(predict, process, table, state, solver)[0]
 
 
@@ -157,8 +167,8 @@ def _scan(predict, process, table, state, solver, keep=False):
   step = solvers.get_solver(solver).step
 
   def one(state, rows):
-    alpha, next_alpha = (jnp.broadcast_to(row, (len(state.x), row.size)) for row in rows)
+    alpha, next_alpha = (jnp.broadcast_to(row, (len(state.y), row.size)) for row in rows)
     state = step(predict, process, state, alpha, next_alpha)
-    return state, state.x if keep else None
+    return state, state.y if keep else None
 
   return jax.lax.scan(one, state, (table[:-1], table[1:]))

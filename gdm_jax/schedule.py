@@ -6,7 +6,7 @@ runs back, so the group generated first holds the latest interval.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +56,8 @@ def sequential(
 
   cuts: the k-1 interior boundaries in time, ascending; by default all intervals are equally long.
   Note that the first boundary ends the interval of the group generated last. `order` may be
-  batched, and both may be traced. Raises ValueError where a concrete order is no permutation of
-  0..k-1 or the cuts do not ascend strictly within (0, 1).
+  batched, and both may be traced. Raises ValueError if a concrete order is no permutation of 0..k-1
+  or the cuts do not ascend strictly within (0, 1).
   """
   traced = isinstance(order, jax.core.Tracer)
   order = order if traced else np.asarray(order)
@@ -70,18 +70,6 @@ def sequential(
   else:
     interval = k - 1 - np.argsort(order)  # of group j, counted in time
   return Schedule(jnp.asarray(boundaries[interval]), jnp.asarray(boundaries[interval + 1]))
-
-
-def coefficients(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
-  """Signal levels alpha_j(t) (Eq. 10): 1 up to start_j, then linear, 0 from end_j on."""
-  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
-  return jnp.where(t <= start, 1.0, jnp.where(t >= end, 0.0, (end - t) / (end - start)))
-
-
-def rates(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
-  """alpha'_j(t), per unit of time: -1 / (end_j - start_j) within (start_j, end_j], else 0."""
-  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
-  return jnp.where((start < t) & (t <= end), -1 / (end - start), 0.0)
 
 
 def _boundaries(k, cuts):
@@ -98,48 +86,70 @@ def _boundaries(k, cuts):
   return boundaries
 
 
+def coefficients(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+  """Signal levels alpha_j(t) (Eq. 10): 1 up to start_j, then linear, 0 from end_j on."""
+  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
+  return jnp.where(t <= start, 1.0, jnp.where(t >= end, 0.0, (end - t) / (end - start)))
+
+
+def rates(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+  """alpha'_j(t), per unit of time: -1 / (end_j - start_j) within (start_j, end_j], else 0."""
+  t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
+  return jnp.where((start < t) & (t <= end), -1 / (end - start), 0.0)
+
+
 def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
   """The signal levels that generation walks through: N + 1 rows, from all 0 to all 1.
 
   Every boundary of an interval is a row, so no step straddles one.
 
   steps: the total N, shared out by interval length (largest remainder, at least one each, ties to
-    the group generated first), or one number per group in generation order. Where intervals
-    overlap, a "group" is a piece of time between neighbouring boundaries.
+    the group generated first), or one number per group in generation order. If intervals overlap,
+    a "group" is the time between neighbouring boundaries.
 
-  Traceable in the schedule when `steps` is a total, hence `jax.vmap(table, (0, None))` for many
-  orders. Raises ValueError for a batch of schedules, and where a concrete schedule has more pieces
-  than steps or not one number per piece.
+  Traceable in the schedule if `steps` is a total, hence `jax.vmap(table, (0, None))` for many
+  orders. Raises ValueError for a batch of schedules, and if a concrete schedule has more intervals
+  than steps or not one number per interval. For a curved path see `Process.table`.
   """
-  bounds, lengths = _pieces_to_walk(schedule, steps)
+  bounds, lengths = _intervals_to_walk(schedule, steps)
   if np.ndim(steps) == 0:
     total, counts = int(steps), _share(lengths, int(steps))
   else:
     if isinstance(lengths, jax.core.Tracer):
       raise ValueError('steps per group need a concrete schedule; pass their total instead')
-    pieces = np.flatnonzero(lengths)
-    if len(steps) != len(pieces) or min(steps) < 1:
-      raise ValueError(f'steps = {tuple(steps)} must be {len(pieces)} numbers, each at least 1')
+    intervals = np.flatnonzero(lengths)
+    if len(steps) != len(intervals) or min(steps) < 1:
+      raise ValueError(f'steps = {tuple(steps)} must be {len(intervals)} numbers, each at least 1')
     total, counts = int(sum(steps)), np.zeros(len(lengths), int)
-    counts[pieces] = steps
+    counts[intervals] = steps
   return _rows(schedule, bounds, lengths, counts, total)
 
 
-def _pieces_to_walk(schedule, steps):
-  """The pieces of one schedule, which a total of steps must be enough for."""
+def equal_shares(schedule: Schedule, steps: int) -> tuple[int, ...]:
+  """The steps of each interval, in generation order, that `table` makes of a total.
+
+  Raises ValueError as `table` does.
+  """
+  _, lengths = _intervals_to_walk(schedule, steps)
+  counts = np.asarray(_share(lengths, int(steps)))[np.flatnonzero(lengths)]
+  return tuple(counts.tolist())
+
+
+def _intervals_to_walk(schedule, steps):
+  """The boundaries and lengths of one schedule's intervals, for which the steps must suffice."""
   if schedule.start.ndim != 1:
     raise ValueError(f'table: a batch of schedules, {schedule.start.shape}; use jax.vmap')
-  bounds, lengths = _pieces(schedule)
+  bounds, lengths = _intervals(schedule)
   if np.ndim(steps) == 0 and not isinstance(lengths, jax.core.Tracer):
-    pieces = np.count_nonzero(lengths)
-    if pieces > steps:
-      raise ValueError(f'steps = {steps} are fewer than the {pieces} intervals to walk through')
+    count = np.count_nonzero(lengths)
+    if count > steps:
+      raise ValueError(f'steps = {steps} are fewer than the {count} intervals to walk through')
   return bounds, lengths
 
 
 @jax.jit
-def _pieces(schedule):
-  """Boundaries in the order of generation and the lengths between them, 0 where nothing moves."""
+def _intervals(schedule):
+  """Boundaries in the order of generation and the lengths between them, 0 if nothing moves."""
   start, end = schedule.start, schedule.end
   bounds = jnp.sort(jnp.concatenate([start, end]))[::-1]
   middle = (bounds[:-1] + bounds[1:]) / 2
@@ -149,13 +159,13 @@ def _pieces(schedule):
 
 @functools.partial(jax.jit, static_argnames='steps')
 def _share(lengths, steps):
-  """Whole steps in proportion to lengths: one to each piece, the rest by largest deficit."""
+  """Whole steps in proportion to lengths: one to each interval, the rest by largest deficit."""
   quota = steps * lengths / lengths.sum()
 
   def give_one(_, counts):
     unserved = (counts == 0) & (lengths > 0)
     deficit = jnp.where(unserved, jnp.inf, quota - counts)
-    # The first within a thousandth of a step: ties are ties in spite of float rounding.
+    # The first within a thousandth of a step, so that rounding does not break ties.
     return counts.at[jnp.argmax(deficit >= deficit.max() - 1e-3)].add(1)
 
   return jax.lax.fori_loop(0, steps, give_one, jnp.zeros(len(lengths), int))
@@ -164,59 +174,13 @@ def _share(lengths, steps):
 @functools.partial(jax.jit, static_argnames='total')
 def _rows(schedule, bounds, lengths, counts, total):
   row = jnp.arange(total + 1)
-  last = jnp.cumsum(counts)  # the row on which each piece ends
-  piece = jnp.searchsorted(last, row, side='right').clip(max=len(lengths) - 1)
-  into = (row - last[piece] + counts[piece]) / jnp.maximum(counts[piece], 1)
-  t = bounds[piece] - into.astype(bounds.dtype) * lengths[piece]
+  last = jnp.cumsum(counts)  # the row on which each interval ends
+  interval = jnp.searchsorted(last, row, side='right').clip(max=len(lengths) - 1)
+  into = (row - last[interval] + counts[interval]) / jnp.maximum(counts[interval], 1)
+  t = bounds[interval] - into.astype(bounds.dtype) * lengths[interval]
   levels = coefficients(schedule, t)
-  # Every other boundary is a t of its own; the last is met up to rounding, so set it.
+  # The last boundary is met only up to rounding.
   return levels.at[-1].set(1)
-
-
-def allocate(
-  schedule: Schedule,
-  steps: int,
-  measure: Callable[[tuple[int, ...]], Float[Array, ' pieces']],
-  order: int = 1,
-  rounds: int = 2,
-) -> tuple[int, ...]:
-  """Steps per group, in generation order, that make the groups' own errors as even as can be.
-
-  With a solver of order p an interval walked in n steps errs by about C n^-p. The C are measured
-  at the shares of `table`; then every group has one step, and each further one goes to the group
-  whose error is the largest. No shares with this total have a smaller largest error, if the law
-  holds. It holds only roughly where steps are few, hence more rounds from the new shares.
-
-  steps: the total.
-  measure(counts): the error of each interval when it is walked in counts[i] steps, in generation
-    order, as `allocation.interval_measure` returns it.
-  order: p, `Solver.order`.
-
-  Returns those of the shares measured, rounds + 1 at the most, whose largest error is smallest: so
-  never worse ones than `table` would take. Raises ValueError as `table` does, and for an error that
-  is negative or not finite.
-  """
-  _, lengths = _pieces_to_walk(schedule, steps)
-  shares = np.asarray(_share(lengths, int(steps)))[np.flatnonzero(lengths)]
-  largest: dict[tuple[int, ...], float] = {}
-  for _ in range(rounds + 1):
-    counts = tuple(shares.tolist())
-    if counts in largest:
-      break
-    errors = np.asarray(measure(counts), float)
-    if errors.shape != shares.shape or not np.all((errors >= 0) & np.isfinite(errors)):
-      raise ValueError(f'measured errors {errors} of {counts} must be finite, one per interval')
-    largest[counts] = float(errors.max())
-    shares = _even_errors(errors * shares ** float(order), int(steps), order)
-  return min(largest, key=lambda counts: largest[counts])
-
-
-def _even_errors(constants, steps, order):
-  """The whole numbers n, `steps` in all, that make the largest of constants n^-order smallest."""
-  counts = np.ones(len(constants), int)
-  for _ in range(steps - len(constants)):
-    counts[np.argmax(constants / counts ** float(order))] += 1
-  return counts
 
 
 def training_times(
@@ -235,11 +199,11 @@ def training_times(
 def draw(key: PRNGKeyArray, strategies: Sequence[Strategy], batch: int) -> Schedule:
   """A training schedule per example, [batch, refined k]: a uniform choice of the strategies."""
   choice_key, *keys = jax.random.split(key, len(strategies) + 1)
-  drawn = [_draw(k, strategy, batch) for k, strategy in zip(keys, strategies, strict=True)]
-  if len(drawn) == 1:
-    return drawn[0]
-  choice = jax.random.randint(choice_key, (batch,), 0, len(drawn))
-  return jax.tree.map(lambda *options: jnp.stack(options)[choice, jnp.arange(batch)], *drawn)
+  options = [_draw(k, strategy, batch) for k, strategy in zip(keys, strategies, strict=True)]
+  if len(options) == 1:
+    return options[0]
+  choice = jax.random.randint(choice_key, (batch,), 0, len(options))
+  return jax.tree.map(lambda *levels: jnp.stack(levels)[choice, jnp.arange(batch)], *options)
 
 
 def _draw(key, strategy, batch):

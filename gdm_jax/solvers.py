@@ -1,33 +1,50 @@
 """One step of the generative ODE from one row of signal levels to the next.
 
 In the coordinate tau of `path` the ODE is dy = u dtau whatever the path, and every solver here is
-the textbook's for it: h is the change of tau, and `process.advance` adds h u. Nothing in a solver
-knows which row holds more signal, so each serves both directions. A state and the predictions are
-pytrees of the same structure; for sampling each is one array.
+the textbook's for it: h is the change of tau, and `Dynamics.advance` adds h u. Nothing in a solver
+knows which row holds more signal, so each serves both directions. A point y and the predictions of
+its slope are pytrees of the same structure; for sampling each is one array.
 """
 
 import dataclasses
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from gdm_jax.path import Path
 from gdm_jax.process import Data
 
-Predict = Callable[[Data, Float[Array, 'batch k']], Data]
+Levels = Float[Array, 'batch k']
+Predict = Callable[[Data, Levels], Data]
+
+
+class Dynamics(Protocol):
+  """What a solver moves a point by. `Process` moves data; `likelihood` moves a log-determinant too.
+
+  Points and slopes are pytrees of arrays [batch, ...].
+  """
+
+  path: Path
+
+  def advance(self, y: PyTree, slope: PyTree, alpha: Levels, next_alpha: Levels) -> PyTree:
+    """The point after one step with the slope held fixed (`Process.advance`)."""
+
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: Float[ArrayLike, '']) -> Levels:
+    """The levels a fraction of the way (`Process.between`)."""
 
 
 class State(NamedTuple):
-  """Where a solver is: the point x, and whatever it remembers of its way there."""
+  """Where a solver is: the point y, and what it remembers of earlier steps."""
 
-  x: Data
-  memory: Any = ()
+  y: PyTree
+  memory: PyTree = ()
 
 
-class Pair(NamedTuple):
+class ReversiblePair(NamedTuple):
   """What a reversible solver needs to go back exactly: the point and its companion."""
 
   x: Data
@@ -40,20 +57,20 @@ class Solver:
 
   order: of convergence, as the rows get denser; None for one that controls its own error.
   evaluations: of the network, a step.
-  step(predict, process, state, alpha, next_alpha) -> state, alpha [batch, k].
-  start(predict, process, x, alpha) -> the state on the first row.
-  reversible: whether the same steps, walked back from the `Pair` they ended in, undo themselves.
+  step(predict, dynamics, state, alpha, next_alpha) -> state, alpha [batch, k].
+  start(predict, dynamics, y, alpha) -> the state on the first row.
+  reversible: whether the same steps, walked back from the final `ReversiblePair`, undo themselves.
   """
 
   name: str
   order: int | None
   evaluations: int
   step: Callable[..., State]
-  start: Callable[..., State] = lambda predict, process, x, alpha: State(x)
+  start: Callable[..., State] = lambda predict, dynamics, y, alpha: State(y)
   reversible: bool = False
 
   def cost(self, steps: int) -> int | None:
-    """Evaluations of the network along that many steps; None where the solver decides."""
+    """Evaluations of the network along that many steps; None if the solver decides."""
     return None if self.order is None else steps * self.evaluations + self.reversible
 
   def steps(self, evaluations: int) -> int:
@@ -64,23 +81,23 @@ class Solver:
 def _runge_kutta(name: str, order: int, nodes: Sequence[float], weights: Sequence[float]) -> Solver:
   """Stage i evaluates u a fraction nodes[i] of the way ahead, along the prediction of stage i-1."""
 
-  def step(predict, process, state, alpha, next_alpha):
-    x = state.x
+  def step(predict, dynamics, state, alpha, next_alpha):
+    y = state.y
     if len(nodes) == 1:
-      return State(process.advance(x, predict(x, alpha), alpha, next_alpha))
+      return State(dynamics.advance(y, predict(y, alpha), alpha, next_alpha))
 
     def stage(carry, coefficients):
       u, mean = carry
       node, weight = coefficients
-      level = process.between(alpha, next_alpha, node)
-      u = predict(process.advance(x, u, alpha, level), level)
+      level = dynamics.between(alpha, next_alpha, node)
+      u = predict(dynamics.advance(y, u, alpha, level), level)
       return (u, jax.tree.map(lambda m, v: m + (weight * v).astype(m.dtype), mean, u)), None
 
     # A scan, so that the network is compiled once however many stages there are.
-    zero = jax.tree.map(jnp.zeros_like, x)
+    zero = jax.tree.map(jnp.zeros_like, y)
     tableau = jnp.asarray(nodes, float), jnp.asarray(weights, float)
     (_, mean), _ = jax.lax.scan(stage, (zero, zero), tableau)
-    return State(process.advance(x, mean, alpha, next_alpha))
+    return State(dynamics.advance(y, mean, alpha, next_alpha))
 
   return Solver(name, order, len(nodes), step)
 
@@ -101,42 +118,45 @@ rk4 = _runge_kutta('rk4', 4, (0, 1 / 2, 1 / 2, 1), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 """Order 4, four evaluations a step: the classical Runge-Kutta method (Kutta 1901)."""
 
 
-def _bashforth_start(predict, process, x, alpha):
-  return State(x, (jax.tree.map(jnp.zeros_like, x), alpha))
+def _bashforth_start(predict, dynamics, y, alpha):
+  return State(y, (jax.tree.map(jnp.zeros_like, y), alpha))
 
 
-def _bashforth_step(predict, process, state, alpha, next_alpha):
-  before, last_alpha = state.memory
-  u = predict(state.x, alpha)
-  tau = process.path.tau
-  now, then = tau(next_alpha) - tau(alpha), tau(alpha) - tau(last_alpha)
-  # Where other groups move than in the last step, the slope found there belongs to another ODE.
-  known = jnp.all((now != 0) == (then != 0), axis=-1)
-  now, then = (jnp.sum(jnp.abs(h), axis=-1) for h in (now, then))
-  half = jnp.where(known & (then > 0), now / jnp.where(then > 0, then, 1), 0) / 2
+def _bashforth_step(predict, dynamics, state, alpha, next_alpha):
+  last_u, last_alpha = state.memory
+  u = predict(state.y, alpha)
+  tau = dynamics.path.tau
+  step, last_step = tau(next_alpha) - tau(alpha), tau(alpha) - tau(last_alpha)
+  # If other groups move than in the last step, the slope of that step belongs to another ODE.
+  same_groups = jnp.all((step != 0) == (last_step != 0), axis=-1)
+  step, last_step = (jnp.sum(jnp.abs(h), axis=-1) for h in (step, last_step))
+  usable = same_groups & (last_step > 0)
+  half = jnp.where(usable, step / jnp.where(last_step > 0, last_step, 1), 0) / 2
 
   def extrapolate(new, old):
     return new + (new - old) * half.reshape(-1, *[1] * (new.ndim - 1)).astype(new.dtype)
 
-  slope = jax.tree.map(extrapolate, u, before)
-  return State(process.advance(state.x, slope, alpha, next_alpha), (u, alpha))
+  slope = jax.tree.map(extrapolate, u, last_u)
+  return State(dynamics.advance(state.y, slope, alpha, next_alpha), (u, alpha))
 
 
 adams_bashforth2 = Solver('adams_bashforth2', 2, 1, _bashforth_step, _bashforth_start)
 """Order 2, one evaluation a step: two-step Adams-Bashforth for uneven steps (Hairer, Norsett and
-Wanner 1993, III.5). A group's first step is Euler's: the history starts anew at every boundary."""
+Wanner 1993, III.5). A group's first step is Euler's: the history is reset at every
+group boundary."""
 
 
-def _reversible_start(predict, process, x, alpha):
-  x, companion = x if isinstance(x, Pair) else Pair(x, x)
-  return State(x, (companion, predict(companion, alpha)))
+def _reversible_start(predict, dynamics, y, alpha):
+  y, companion = y if isinstance(y, ReversiblePair) else ReversiblePair(y, y)
+  return State(y, (companion, predict(companion, alpha)))
 
 
-def _reversible_step(predict, process, state, alpha, next_alpha):
-  x, (companion, u) = state
-  companion = process.advance(2 * x - companion, u, alpha, next_alpha)
-  ahead = predict(companion, next_alpha)
-  return State(process.advance(x, (u + ahead) / 2, alpha, next_alpha), (companion, ahead))
+def _reversible_step(predict, dynamics, state, alpha, next_alpha):
+  y, (companion, u) = state
+  companion = dynamics.advance(2 * y - companion, u, alpha, next_alpha)
+  next_u = predict(companion, next_alpha)
+  y = dynamics.advance(y, (u + next_u) / 2, alpha, next_alpha)
+  return State(y, (companion, next_u))
 
 
 reversible_heun = Solver(
@@ -147,24 +167,29 @@ Algorithm 1). The point x is carried with a companion, and the network sees the 
 
 
 def adaptive(rtol: float = 1e-5, atol: float = 1e-5) -> Solver:
-  """From row to row as exactly as asked: Dormand-Prince 5(4), steps chosen by the worst example.
+  """From row to row to a given tolerance: Dormand-Prince 5(4), steps chosen by the worst example.
+
+  rtol, atol: the relative and the absolute error of a step; data are about 1.
 
   The reference for the others, through diffrax, which is an optional dependency. The rows need
-  only be the boundaries of the groups (`schedule.table` with one step each); a step takes 7
-  evaluations at the least, and as many as its error asks for.
+  only be the boundaries of the groups (`schedule.table` with one step each); a step takes at least
+  7 evaluations, and as many as its error asks for. Raises ValueError for a tolerance that is not
+  positive.
   """
+  if not (rtol > 0 and atol > 0):
+    raise ValueError(f'rtol = {rtol} and atol = {atol} must be positive')
 
-  def step(predict, process, state, alpha, next_alpha):
+  def step(predict, dynamics, state, alpha, next_alpha):
     import diffrax
 
-    # With u = 0 a point moves along its path alone; the integrator sees what is left.
-    still = jax.tree.map(jnp.zeros_like, state.x)
+    # With u = 0 a point moves along its path alone; the integrator sees the rest.
+    still = jax.tree.map(jnp.zeros_like, state.y)
 
-    def slope(fraction, x, _):
-      level = process.between(alpha, next_alpha, fraction)
-      u = predict(process.advance(x, still, alpha, level), level)
-      whole = process.advance(still, u, alpha, next_alpha)
-      return process.advance(whole, still, next_alpha, alpha)
+    def slope(fraction, y, _):
+      level = dynamics.between(alpha, next_alpha, fraction)
+      u = predict(dynamics.advance(y, still, alpha, level), level)
+      end = dynamics.advance(still, u, alpha, next_alpha)
+      return dynamics.advance(end, still, next_alpha, alpha)
 
     controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_worst_example)
     solution = diffrax.diffeqsolve(
@@ -173,15 +198,17 @@ def adaptive(rtol: float = 1e-5, atol: float = 1e-5) -> Solver:
       t0=0.0,
       t1=1.0,
       dt0=None,
-      y0=state.x,
+      y0=state.y,
       stepsize_controller=controller,
       max_steps=None,
       adjoint=diffrax.ForwardMode(),
     )
     end = jax.tree.map(lambda y: y[0], solution.ys)
-    return State(process.advance(end, still, alpha, next_alpha))
+    return State(dynamics.advance(end, still, alpha, next_alpha))
 
-  return Solver('adaptive', None, 7, step)
+  default = (rtol, atol) == (1e-5, 1e-5)
+  name = 'adaptive' if default else f'adaptive(rtol={rtol:g}, atol={atol:g})'
+  return Solver(name, None, 7, step)
 
 
 def _worst_example(error):
@@ -195,12 +222,15 @@ SOLVERS = {
   solver.name: solver
   for solver in (euler, midpoint, heun, rk4, adams_bashforth2, reversible_heun, adaptive())
 }
+"""By name. Those in WITH_OPTIONS can also be made with options."""
+
+WITH_OPTIONS: dict[str, Callable[..., Solver]] = {'adaptive': adaptive}
 
 
-def find(solver: str | Solver) -> Solver:
-  """The solver of that name, or the solver itself.
+def get_solver(solver: str | Solver, **options: float) -> Solver:
+  """The solver of that name, or the solver itself; options: of the functions in WITH_OPTIONS.
 
-  Raises ValueError for an unknown name, and for 'adaptive' where diffrax is not installed.
+  Raises ValueError for an unknown name or option, and for 'adaptive' if diffrax is not installed.
   """
   if isinstance(solver, Solver):
     return solver
@@ -208,4 +238,11 @@ def find(solver: str | Solver) -> Solver:
     raise ValueError(f'solver {solver!r} is unknown; there are {", ".join(sorted(SOLVERS))}')
   if solver == 'adaptive' and importlib.util.find_spec('diffrax') is None:
     raise ValueError("solver 'adaptive' needs diffrax: pip install diffrax")
-  return SOLVERS[solver]
+  if not options:
+    return SOLVERS[solver]
+  if solver not in WITH_OPTIONS:
+    raise ValueError(f'solver {solver!r} has no options, and not {", ".join(options)}')
+  try:
+    return WITH_OPTIONS[solver](**options)
+  except TypeError as error:
+    raise ValueError(f'solver {solver!r}: {error}') from None
