@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gdm_jax import sampling, schedule
 from gdm_jax.process import Data, Process
 from gdm_jax.sampling import Table
 from gdm_jax.schedule import Schedule
 from gdm_jax.solvers import Predict, Solver
+from gdm_jax.typing import AnyArray
 
 
 def allocate(
@@ -78,10 +79,10 @@ def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'intervals rows 
 def waypoints(
   predict: Predict,
   process: Process,
-  tables: Float[Array, 'intervals rows k'],
+  tables: Float[AnyArray, 'intervals rows k'],
   z: Data,
   solver: str | Solver = 'rk4',
-) -> Float[Array, 'intervals+1 batch *grid c']:
+) -> Float[AnyArray, 'intervals+1 batch *grid c']:
   """The points between the `intervals` of a table: z, then the end of each interval."""
 
   def along(x, table):
@@ -94,10 +95,10 @@ def waypoints(
 def interval_errors(
   predict: Predict,
   process: Process,
-  tables: Float[Array, 'intervals rows k'],
-  points: Float[Array, 'intervals+1 batch *grid c'],
+  tables: Float[AnyArray, 'intervals rows k'],
+  points: Float[AnyArray, 'intervals+1 batch *grid c'],
   solver: str | Solver = 'euler',
-) -> Float[Array, ' intervals']:
+) -> Float[AnyArray, ' intervals']:
   """What each interval adds to the error: the root mean square over the coefficients that move.
 
   Every interval is walked by itself, from its beginning in `points` (`waypoints` of a finer table),

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
+
+from gdm_jax.typing import AnyArray
 
 
 @jax.tree_util.register_dataclass
@@ -23,8 +25,8 @@ class Basis:
   ranks: the place of every coefficient in the ranking, 0 = the lowest frequency.
   """
 
-  factors: tuple[Float[Array, 'n n'], ...]
-  ranks: Int[Array, '*grid']
+  factors: tuple[Float[AnyArray, '_ _'], ...]
+  ranks: Int[AnyArray, '*grid']
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -36,11 +38,11 @@ class Basis:
     """Whether U is the identity, so that coefficients are pixels."""
     return not self.factors
 
-  def analyze(self, x: Float[Array, '*batch_grid c']) -> Float[Array, '*batch_grid c']:
+  def analyze(self, x: Float[AnyArray, '*batch_grid c']) -> Float[AnyArray, '*batch_grid c']:
     """Coefficients U^T x of data [..., *grid, channels]; laid out as the grid of modes."""
     return _apply([f.T for f in self.factors], x)
 
-  def synthesize(self, c: Float[Array, '*batch_grid c']) -> Float[Array, '*batch_grid c']:
+  def synthesize(self, c: Float[AnyArray, '*batch_grid c']) -> Float[AnyArray, '*batch_grid c']:
     """Data U c of coefficients [..., *grid, channels]."""
     return _apply(self.factors, c)
 

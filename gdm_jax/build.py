@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 from ml_collections import ConfigDict
 
 from gdm_jax import grouping, schedule, solvers
@@ -164,7 +164,9 @@ def sampling_order(
   return name, tuple(order)
 
 
-def sampling_labels(config: ConfigDict, seeds: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
+def sampling_labels(
+  config: ConfigDict, seeds: Integer[np.ndarray, ' n']
+) -> Integer[np.ndarray, ' n']:
   """The class of each seed: `sampling.labels` cyclically, -1 for a model without classes."""
   choice = config.sampling.labels or tuple(range(config.model.classes)) or (-1,)
   return np.asarray(choice, np.int32)[np.asarray(seeds) % len(choice)]

@@ -5,12 +5,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from gdm_jax import sampling
 from gdm_jax.models import Network
 from gdm_jax.process import Data, Process
 from gdm_jax.solvers import Predict
+from gdm_jax.typing import AnyArray
 
 NOISE_LABELS = 1000
 """The noise label of pure noise: DDPM++'s embedding was made for 0..1000."""
@@ -58,9 +59,9 @@ class Predictor:
     self,
     params: dict,
     x_t: Data,
-    alpha: Float[Array, 'batch k'],
-    label: Int[Array, ' batch'] | None = None,
-    augment: Float[Array, 'batch augment'] | None = None,
+    alpha: Float[AnyArray, 'batch k'],
+    label: Int[AnyArray, ' batch'] | None = None,
+    augment: Float[AnyArray, 'batch augment'] | None = None,
     *,
     train: bool = False,
     rngs: dict[str, PRNGKeyArray] | None = None,
@@ -88,7 +89,7 @@ class Predictor:
     return basis.synthesize(u) if self.space == 'frequency' else u
 
   def bind(
-    self, params: dict, label: Int[Array, ' batch'] | None = None, guidance: float = 1.0
+    self, params: dict, label: Int[AnyArray, ' batch'] | None = None, guidance: float = 1.0
   ) -> Predict:
     """`predict(x_t, alpha)`, what `sampling` and `likelihood` take.
 

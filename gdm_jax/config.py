@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from ml_collections import ConfigDict
 
 from gdm_jax import losses, path
@@ -119,7 +119,7 @@ def _check_sampling(config):
     )
 
 
-def parse_seeds(config: ConfigDict, key: str = 'sampling.seeds') -> Int[np.ndarray, ' n']:
+def parse_seeds(config: ConfigDict, key: str = 'sampling.seeds') -> Integer[np.ndarray, ' n']:
   """The numbers that a key such as '0-99,200' names, ascending, each once. Raises ConfigError."""
   text, ranges = get(config, key), []
   for part in text.split(','):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from gdm_jax.basis import Basis
+from gdm_jax.typing import AnyArray
 
 
 @jax.tree_util.register_dataclass
@@ -19,7 +20,7 @@ from gdm_jax.basis import Basis
 class Grouping:
   """A partition of the grid: `labels[i]` = j if position i is in S_j, j = 0..num_groups-1."""
 
-  labels: Int[Array | np.ndarray, '*grid']
+  labels: Int[AnyArray, '*grid']
   num_groups: int = dataclasses.field(metadata={'static': True})
 
   @property

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from gdm_jax.basis import Basis
 from gdm_jax.grouping import Grouping
+from gdm_jax.typing import AnyArray, Scalar
 
-Latent = Float[Array, '*batch_grid c']
-Mask = Bool[Array, '*grid 1']
+Latent = Float[AnyArray, '*batch_grid c']
+Mask = Bool[AnyArray, '*grid 1']
 
 
 def groups(grouping: Grouping, numbers: Sequence[int]) -> Mask:
@@ -45,7 +46,7 @@ def interpolate(
   basis: Basis,
   z: Latent,
   other: Latent,
-  weight: Float[Array, ''],
+  weight: Scalar,
   mask: Mask,
   spherical: bool = True,
 ) -> Latent:
@@ -75,8 +76,8 @@ def interpolate(
 
 
 def traverse(
-  basis: Basis, z: Latent, rank: int, channel: int, values: Float[Array, ' n']
-) -> Float[Array, 'n *batch_grid c']:
+  basis: Basis, z: Latent, rank: int, channel: int, values: Float[AnyArray, ' n']
+) -> Float[AnyArray, 'n *batch_grid c']:
   """z with one coefficient set to each of the values (Fig. 6, 8: -3 to 3).
 
   Raises ValueError for a rank or a channel that does not exist.

@@ -28,10 +28,11 @@ from gdm_jax import sampling, solvers
 from gdm_jax.path import Path
 from gdm_jax.process import Data, Process
 from gdm_jax.solvers import Levels, Predict, Solver, State
+from gdm_jax.typing import AnyArray, Scalar
 
-Nats = Float[Array, 'batch k']
+Nats = Float[AnyArray, 'batch k']
 Seeds = sampling.Seeds
-Probes = Float[Array, 'n batch *grid c']
+Probes = Float[AnyArray, 'n batch *grid c']
 
 
 class PointAndLogDet(NamedTuple):
@@ -136,7 +137,7 @@ class _LikelihoodDynamics(NamedTuple):
   def path(self) -> Path:
     return self.process.path
 
-  def between(self, alpha: Levels, next_alpha: Levels, fraction) -> Levels:
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: Scalar) -> Levels:
     return self.process.between(alpha, next_alpha, fraction)
 
   def advance(
@@ -149,7 +150,7 @@ class _LikelihoodDynamics(NamedTuple):
 
 
 def predict_with_trace(
-  predict: Predict, process: Process, moving: Bool[Array, ' k'], probes: Probes | None
+  predict: Predict, process: Process, moving: Bool[AnyArray, ' k'], probes: Probes | None
 ) -> Callable[[PointAndLogDet, Levels], PointAndLogDet]:
   """predict(point, alpha) -> u, and tr_j(du / dy) of the groups that move, 0 of the others."""
   basis = process.basis

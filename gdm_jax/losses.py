@@ -6,10 +6,11 @@ U is orthogonal, so the unweighted loss is the same in pixels (Eq. 16) and coeff
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gdm_jax.process import Data, Levels, Process
 from gdm_jax.solvers import Predict
+from gdm_jax.typing import AnyArray
 
 
 def loss(
@@ -20,7 +21,7 @@ def loss(
   alpha: Levels,
   rate: Levels,
   weighting: str = 'unweighted',
-) -> Float[Array, ' batch']:
+) -> Float[AnyArray, ' batch']:
   """Mean square error of the prediction u over each example's elements, weighted.
 
   alpha, rate: the signal levels and their rates per unit of time (`schedule.coefficients`,

@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Levels = Float[Array, '...']
+from gdm_jax.typing import AnyArray
+
+Levels = Float[AnyArray, '...']
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from gdm_jax import path as paths
 from gdm_jax import schedule as schedules
 from gdm_jax.basis import Basis
 from gdm_jax.grouping import Grouping
 from gdm_jax.schedule import Schedule
+from gdm_jax.typing import AnyArray, Scalar
 
-Data = Float[Array | np.ndarray, 'batch *grid c']
-Levels = Float[Array | np.ndarray, '*batch k']
-Groups = Bool[Array | np.ndarray, ' k']
+Data = Float[AnyArray, 'batch *grid c']
+Levels = Float[AnyArray, '*batch k']
+Groups = Bool[AnyArray, ' k'] | Int[AnyArray, ' k']
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +37,7 @@ class Process:
     if None not in grids and grids[0] != grids[1]:
       raise ValueError(f'grouping of grid {grids[0]} with a basis of grid {grids[1]}')
 
-  def table(self, schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
+  def table(self, schedule: Schedule, steps: int | Sequence[int]) -> Float[AnyArray, 'rows k']:
     """`schedule.table`, with rows that suit the path.
 
     On a curved path a solver has its full order along rows that are even in tau, not in alpha
@@ -46,8 +46,8 @@ class Process:
     return self.path.level(schedules.table(schedule, steps))
 
   def coefficient_map(
-    self, alpha: Shaped[Array | np.ndarray, '*batch k']
-  ) -> Shaped[Array, '*batch_grid 1']:
+    self, alpha: Shaped[AnyArray, '*batch k']
+  ) -> Shaped[AnyArray, '*batch_grid 1']:
     """diag A: the signal levels spread over the grid, in the basis's own layout.
 
     Any other value per group is spread alike.
@@ -80,7 +80,7 @@ class Process:
     change = (grow * basis.analyze(x_t) + move * basis.analyze(u)) / (a + b)
     return x_t + basis.synthesize(change)
 
-  def between(self, alpha: Levels, next_alpha: Levels, fraction: Float[ArrayLike, '']) -> Levels:
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: Scalar) -> Levels:
     """The levels between `alpha` (fraction 0) and `next_alpha` (1), evenly in tau.
 
     Exact at both ends, and for groups whose level does not change.
@@ -91,7 +91,7 @@ class Process:
     return jnp.where(stays, alpha, jnp.where(fraction == 1, next_alpha, level))
 
   def replace(self, x: Data, other: Data, groups: Groups) -> Data:
-    """x with some groups' coefficients taken from `other`: those that are True, [k]."""
+    """x with some groups' coefficients taken from `other`: those that are True or 1, [k]."""
     basis = self.basis
     taken = self.coefficient_map(groups)
     return basis.synthesize(jnp.where(taken, basis.analyze(other), basis.analyze(x)))

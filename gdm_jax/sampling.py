@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int, Integer
 
 from gdm_jax import solvers
 from gdm_jax.process import Data, Process
 from gdm_jax.solvers import Predict, ReversiblePair, Solver, State
+from gdm_jax.typing import AnyArray
 
-Seeds = Int[Array | np.ndarray, ' batch']
-Known = Sequence[int] | Int[Array | np.ndarray, ' known']
-Table = Float[Array | np.ndarray, 'rows k']
+Seeds = Integer[AnyArray, ' batch']
+Known = Sequence[int] | Int[AnyArray, ' known']
+Table = Float[AnyArray, 'rows k']
 
 
 def latents(seeds: Seeds, shape: tuple[int, ...]) -> Data:
@@ -44,7 +45,7 @@ def encode(
   """Latents of data x: the same table, walked from data to noise.
 
   A reversible solver returns the `solvers.ReversiblePair` of z and its companion; given both,
-  `sample` with that solver retraces its steps and returns x to float rounding, however few they are.
+  `sample` with that solver retraces its steps and returns x to float rounding.
   """
   back = table[::-1]
   state = walk(predict, process, back, start(predict, process, back, x, solver), solver)
@@ -59,7 +60,7 @@ def trajectory(
   table: Table,
   z: Data | ReversiblePair,
   solver: str | Solver = 'euler',
-) -> Float[Array, 'rows batch *grid c']:
+) -> Float[AnyArray, 'rows batch *grid c']:
   """The point at every row of the table, from z to data."""
   state = start(predict, process, table, z, solver)
   _, points = _scan(predict, process, table, state, solver, keep=True)
@@ -69,11 +70,11 @@ def trajectory(
 def sweep(
   predict: Predict,
   process: Process,
-  tables: Float[Array | np.ndarray, 'm rows k'],
+  tables: Float[AnyArray, 'm rows k'],
   z: Data,
   solver: str | Solver = 'euler',
   at_once: int | None = None,
-) -> Float[Array, 'm batch *grid c']:
+) -> Float[AnyArray, 'm batch *grid c']:
   """Data generated from the same latents z along each of M tables, in one compiled program.
 
   at_once: how many tables are walked side by side (`vmap`); by default all of them, which needs
@@ -104,7 +105,7 @@ def complete(
   return sample(predict, process, rest, given(process, known, groups, z), solver)
 
 
-def remaining(table: Table, groups: Known) -> Table:
+def remaining(table: Table, groups: Known) -> Float[AnyArray, 'rest k']:
   """The part of a table that is left to walk when the data of `groups` are known.
 
   Both kinds give the same data. A concrete table loses the rows before the given groups are clean,

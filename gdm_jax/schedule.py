@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from gdm_jax.typing import AnyArray
 
 
 @jax.tree_util.register_dataclass
@@ -19,10 +21,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 class Schedule:
   """The interval (start_j, end_j] in which group j goes from data to noise."""
 
-  start: Float[Array, '*batch k']
-  end: Float[Array, '*batch k']
+  start: Float[AnyArray, '*batch k']
+  end: Float[AnyArray, '*batch k']
 
-  def over(self, indices: Int[Array, ' refined']) -> 'Schedule':
+  def over(self, indices: Int[AnyArray, ' refined']) -> 'Schedule':
     """The same schedule over refined groups, indices[j] being the old group of new group j.
 
     `grouping.refine` gives the indices.
@@ -50,7 +52,8 @@ class Strategy:
 
 
 def sequential(
-  order: Int[Array, '*batch k'], cuts: Float[Array, ' k-1'] | Sequence[float] | None = None
+  order: Int[AnyArray, '*batch k'] | Sequence[int],
+  cuts: Float[AnyArray, ' boundaries'] | Sequence[float] | None = None,
 ) -> Schedule:
   """One group after another: order[i] is generated i-th, in intervals that tile (0, 1] (Eq. 10).
 
@@ -86,19 +89,21 @@ def _boundaries(k, cuts):
   return boundaries
 
 
-def coefficients(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+def coefficients(
+  schedule: Schedule, t: Float[AnyArray, '*batch'] | float
+) -> Float[AnyArray, '*batch k']:
   """Signal levels alpha_j(t) (Eq. 10): 1 up to start_j, then linear, 0 from end_j on."""
   t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
   return jnp.where(t <= start, 1.0, jnp.where(t >= end, 0.0, (end - t) / (end - start)))
 
 
-def rates(schedule: Schedule, t: Float[Array, '*batch']) -> Float[Array, '*batch k']:
+def rates(schedule: Schedule, t: Float[AnyArray, '*batch'] | float) -> Float[AnyArray, '*batch k']:
   """alpha'_j(t), per unit of time: -1 / (end_j - start_j) within (start_j, end_j], else 0."""
   t, start, end = jnp.asarray(t)[..., None], schedule.start, schedule.end
   return jnp.where((start < t) & (t <= end), -1 / (end - start), 0.0)
 
 
-def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[Array, 'rows k']:
+def table(schedule: Schedule, steps: int | Sequence[int]) -> Float[AnyArray, 'rows k']:
   """The signal levels that generation walks through: N + 1 rows, from all 0 to all 1.
 
   Every boundary of an interval is a row, so no step straddles one.
@@ -185,7 +190,7 @@ def _rows(schedule, bounds, lengths, counts, total):
 
 def training_times(
   key: PRNGKeyArray, batch: int, low_discrepancy: bool = True
-) -> Float[Array, ' batch']:
+) -> Float[AnyArray, ' batch']:
   """Training times in (0, 1], one per example of the global batch.
 
   low_discrepancy: one uniform offset and a regular comb, each time still uniform by itself

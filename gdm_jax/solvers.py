@@ -13,12 +13,13 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from gdm_jax.path import Path
 from gdm_jax.process import Data
+from gdm_jax.typing import AnyArray, Scalar
 
-Levels = Float[Array, 'batch k']
+Levels = Float[AnyArray, 'batch k']
 Predict = Callable[[Data, Levels], Data]
 
 
@@ -33,7 +34,7 @@ class Dynamics(Protocol):
   def advance(self, y: PyTree, slope: PyTree, alpha: Levels, next_alpha: Levels) -> PyTree:
     """The point after one step with the slope held fixed (`Process.advance`)."""
 
-  def between(self, alpha: Levels, next_alpha: Levels, fraction: Float[ArrayLike, '']) -> Levels:
+  def between(self, alpha: Levels, next_alpha: Levels, fraction: Scalar) -> Levels:
     """The levels a fraction of the way (`Process.between`)."""
 
 

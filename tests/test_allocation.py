@@ -45,7 +45,7 @@ def compositions(steps):
 @given(constants, orders, st.integers(3, 12))
 def test_no_other_shares_have_a_smaller_largest_error(constants, order, steps):
   measure = falling(constants, order)
-  counts = schedule.allocate(EQUAL, steps, measure, order)
+  counts = allocation.allocate(EQUAL, steps, measure, order)
   assert sum(counts) == steps
   assert min(counts) >= 1
   best = min(max(measure(other)) for other in compositions(steps))
@@ -55,7 +55,7 @@ def test_no_other_shares_have_a_smaller_largest_error(constants, order, steps):
 @law
 @given(constants, orders)
 def test_errors_are_even_within_a_step(constants, order):
-  counts = schedule.allocate(EQUAL, 300, falling(constants, order), order)
+  counts = allocation.allocate(EQUAL, 300, falling(constants, order), order)
   share = constants ** (1 / order)
   np.testing.assert_allclose(counts, 300 * share / share.sum(), atol=3)
 
@@ -63,37 +63,37 @@ def test_errors_are_even_within_a_step(constants, order):
 @law
 @given(constants, orders, st.permutations(range(3)), st.floats(0.1, 10))
 def test_shares_follow_the_intervals_and_not_their_unit_or_group(constants, order, other, unit):
-  one = schedule.allocate(EQUAL, 100, falling(constants, order), order)
-  assert one == schedule.allocate(EQUAL, 100, falling(constants, order), order)
+  one = allocation.allocate(EQUAL, 100, falling(constants, order), order)
+  assert one == allocation.allocate(EQUAL, 100, falling(constants, order), order)
   renamed = schedule.sequential(other)
-  assert one == schedule.allocate(renamed, 100, falling(constants, order), order)
-  scaled = schedule.allocate(EQUAL, 100, falling(unit * constants, order), order)
-  moved = schedule.allocate(EQUAL, 100, falling(constants[list(other)], order), order)
+  assert one == allocation.allocate(renamed, 100, falling(constants, order), order)
+  scaled = allocation.allocate(EQUAL, 100, falling(unit * constants, order), order)
+  moved = allocation.allocate(EQUAL, 100, falling(constants[list(other)], order), order)
   # Where two errors tie but for rounding, either may have the last step.
   assert max(abs(np.subtract(one, scaled))) <= 1
   assert max(abs(np.subtract(np.array(one)[list(other)], moved))) <= 1
 
 
 def test_the_order_of_the_solver_decides_how_much_a_step_helps():
-  shares = [schedule.allocate(EQUAL, 42, falling([16, 4, 1], p), p) for p in (1, 2, 4)]
+  shares = [allocation.allocate(EQUAL, 42, falling([16, 4, 1], p), p) for p in (1, 2, 4)]
   assert shares == [(32, 8, 2), (24, 12, 6), (19, 13, 10)]
 
 
 def test_measuring_starts_from_the_shares_of_the_table_and_stops_when_they_stay():
   plan, seen = schedule.sequential((0, 1, 2), (0.2, 0.5)), []
-  assert schedule.allocate(plan, 10, falling([5, 3, 2], 1, seen)) == (5, 3, 2)
+  assert allocation.allocate(plan, 10, falling([5, 3, 2], 1, seen)) == (5, 3, 2)
   assert seen == [(5, 3, 2)]
   seen = []
-  assert schedule.allocate(plan, 10, falling([1, 1, 8], 1, seen), rounds=5) == (1, 1, 8)
+  assert allocation.allocate(plan, 10, falling([1, 1, 8], 1, seen), rounds=5) == (1, 1, 8)
   assert seen == [(5, 3, 2), (1, 1, 8)]
-  assert schedule.allocate(plan, 10, falling([1, 1, 8], 1), rounds=0) == (5, 3, 2)
+  assert allocation.allocate(plan, 10, falling([1, 1, 8], 1), rounds=0) == (5, 3, 2)
 
 
 def test_more_rounds_correct_a_law_that_does_not_hold_yet():
   def measure(counts):
     return np.array([1.0, 60.0, 0.05]) / np.array(counts) ** np.array([1.0, 2.0, 0.5])
 
-  shares = [schedule.allocate(EQUAL, 60, measure, 1, rounds) for rounds in (0, 1, 2)]
+  shares = [allocation.allocate(EQUAL, 60, measure, 1, rounds) for rounds in (0, 1, 2)]
   largest = [max(measure(counts)) for counts in shares]
   assert largest[0] > 2 * largest[1]
   assert largest[1] > 1.2 * largest[2]
@@ -103,17 +103,17 @@ def test_shares_that_turn_out_worse_are_not_returned():
   def measure(counts):  # the more steps, the worse
     return np.array(counts, float)
 
-  assert schedule.allocate(EQUAL, 30, measure) == (10, 10, 10)
+  assert allocation.allocate(EQUAL, 30, measure) == (10, 10, 10)
 
 
 def test_intervals_without_error_keep_a_step():
-  assert schedule.allocate(EQUAL, 9, falling([0, 0, 0], 2), 2) == (3, 3, 3)
-  assert schedule.allocate(EQUAL, 9, falling([0, 1, 0], 2), 2) == (1, 7, 1)
+  assert allocation.allocate(EQUAL, 9, falling([0, 0, 0], 2), 2) == (3, 3, 3)
+  assert allocation.allocate(EQUAL, 9, falling([0, 1, 0], 2), 2) == (1, 7, 1)
 
 
 def test_overlapping_intervals_are_shared_by_their_pieces():
   plan = Schedule(np.array([0.0, 0.2]), np.array([0.6, 1.0]))
-  counts = schedule.allocate(plan, 12, falling([1, 4, 1], 1))
+  counts = allocation.allocate(plan, 12, falling([1, 4, 1], 1))
   assert counts == (2, 8, 2)
   assert schedule.table(plan, counts).shape == (13, 2)
 
@@ -130,7 +130,7 @@ def test_overlapping_intervals_are_shared_by_their_pieces():
 )
 def test_misuse_of_allocate_is_named_with_its_value(plan, steps, errors, message):
   with pytest.raises(ValueError, match=message):
-    schedule.allocate(plan, steps, lambda counts: np.array(errors, float))
+    allocation.allocate(plan, steps, lambda counts: np.array(errors, float))
 
 
 def test_a_table_is_cut_where_other_groups_begin_to_move():
@@ -244,7 +244,7 @@ def test_a_hard_group_gets_the_steps_of_an_easy_one_and_the_data_gain():
   measure = allocation.interval_measure(
     Partial(predict, data, process), process, plan, [z], reference_steps=120
   )
-  equal, allocated = (6, 6, 6), schedule.allocate(plan, 18, measure)
+  equal, allocated = (6, 6, 6), allocation.allocate(plan, 18, measure)
   assert sum(allocated) == 18
   assert allocated[1] > 10
   assert max(measure(allocated)) < 0.6 * max(measure(equal))

@@ -146,28 +146,13 @@ def test_every_weighting_is_least_at_the_optimal_prediction():
       assert mean_loss(scale, shift) > best
 
 
-def test_predictor_from_a_network_of_coefficients():
-  """Eq. 12, 13: u = U u_bar(U^T x_t, A), with further arguments passed on."""
-  basis = BASES['cosine']
-  x_t, alpha = np.random.default_rng(0).normal(size=(2, *GRID, 3)), np.full((2, 3), 0.5)
-
-  def network(coefficients, alpha, gain=1.0):
-    assert coefficients.shape == x_t.shape
-    return gain * jnp.tanh(coefficients) + alpha[:, :1, None, None]
-
-  u = losses.in_frequency_space(network, basis)(x_t, alpha, gain=2.0)
-  process = Process(grouping.whole(GRID), basis)
-  expected = 2 * np.tanh(in_basis(process, x_t)) + 0.5
-  np.testing.assert_allclose(in_basis(process, u), expected, atol=1e-12)
-
-
 def test_unknown_weighting_is_named_with_the_known_ones():
   x = np.zeros((1, *GRID, 1))
   with pytest.raises(
     ValueError,
     match="weighting 'snr' is unknown; there are unweighted, velocity, active, denoising",
   ):
-    losses.loss(None, PROCESSES['linear pixel'], x, x, np.ones((1, 3)), np.ones((1, 3)), 'snr')
+    losses.loss(lambda *_: x, PROCESSES['linear pixel'], x, x, np.ones((1, 3)), np.ones((1, 3)), 'snr')
 
 
 def test_velocity_of_a_curved_path_is_finite_where_the_level_rounds_to_one():

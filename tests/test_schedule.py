@@ -239,7 +239,7 @@ def test_training_times_are_a_comb(wide):
 @pytest.mark.parametrize('low_discrepancy', [False, True])
 def test_training_times_include_one_and_not_zero(low_discrepancy, monkeypatch):
   monkeypatch.setattr(jax.random, 'uniform', lambda key, shape=(): jnp.zeros(shape))
-  times = np.sort(schedule.training_times(None, 4, low_discrepancy))
+  times = np.sort(schedule.training_times(jax.random.key(0), 4, low_discrepancy))
   np.testing.assert_allclose(times, [0.25, 0.5, 0.75, 1] if low_discrepancy else np.ones(4))
 
 

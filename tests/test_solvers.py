@@ -34,7 +34,7 @@ def run(process, data, tables, x, solver, encoding=False):
 
   def along(table):
     end = walk(predict, process, table, x, solver)
-    return end.x if isinstance(end, solvers.Pair) else end
+    return end.x if isinstance(end, solvers.ReversiblePair) else end
 
   return jax.lax.map(along, tables)
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -108,7 +108,7 @@ class Evaluator:
     self,
     collectors: Sequence[Collector],
     x: Float[Array, 'padded h w c'],
-    seeds: Int[ndarray, ' n'],
+    seeds: Integer[ndarray, ' n'],
   ):
     """Adds features of generated images: each collector gets those of the seeds, one after another.
 

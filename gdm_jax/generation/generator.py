@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from gdm_jax import sampling
 from gdm_jax.build import System
@@ -18,7 +18,7 @@ from gdm_jax.solvers import ReversiblePair, Solver
 CHUNK_STEPS = 16  # steps of a table per dispatched program: few enough to show progress and to stop
 
 Rows = Float[Array | np.ndarray, 'rows k']
-Seeds = Int[np.ndarray, ' n']
+Seeds = Integer[np.ndarray, ' n']
 Images = Float[np.ndarray, 'n *grid c']
 
 

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from PIL import Image
 
 from gdm_jax import figures
@@ -52,14 +52,14 @@ class SampleFolder:
         'remove it or take another --config.sampling.folder'
       )
 
-  def missing(self, seeds: Int[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
+  def missing(self, seeds: Integer[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
     """Which of the seeds have no sample yet."""
     if not self._single_file:
       return np.array([not self._image(seed).exists() for seed in seeds])
     existing = [np.load(file)['seeds'] for file in self._arrays()]
     return ~np.isin(seeds, np.concatenate([[], *existing]))
 
-  def write(self, seeds: Int[np.ndarray, ' n'], x: Float[np.ndarray, 'n *grid c']):
+  def write(self, seeds: Integer[np.ndarray, ' n'], x: Float[np.ndarray, 'n *grid c']):
     """Adds samples; of images, every process writes its share."""
     if self._single_file:
       if distributed.is_primary():
@@ -71,7 +71,7 @@ class SampleFolder:
       with files.atomic_write(self._image(seed)) as f:
         picture.save(f, 'png')
 
-  def finish(self, seeds: Int[np.ndarray, ' n']) -> Float[np.ndarray, 'n *grid c']:
+  def finish(self, seeds: Integer[np.ndarray, ' n']) -> Float[np.ndarray, 'n *grid c']:
     """Joins the parts of a single file; returns the samples of the seeds."""
     if not self._single_file:
       return np.stack([figures.load(self._image(seed)) for seed in seeds])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, likelihood
@@ -88,9 +88,9 @@ def evaluate(
   table: Float[np.ndarray, 'rows k'],
   solver: Solver,
   source: Source,
-  indices: Int[np.ndarray, ' n'],
+  indices: Integer[np.ndarray, ' n'],
   mesh: Mesh,
-) -> tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, ' n']]:
+) -> tuple[Float[np.ndarray, 'n k'], Integer[np.ndarray, ' n']]:
   """log p of each (dequantised) example, nats per refined group, and its label, -1 for none.
 
   `sampling.batch` at once over all devices; whatever that is, example i has its noise and its
