@@ -63,7 +63,7 @@ def _even_errors(constants, steps, order):
   return counts
 
 
-def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'intervals rows k']:
+def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'intervals longest k']:
   """A concrete table cut at the rows where other groups begin to move: one table per interval.
 
   Shorter ones repeat their last row, steps that change nothing, up to the longest or to `rows`.

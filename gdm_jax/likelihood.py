@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from gdm_jax import sampling, solvers
 from gdm_jax.path import Path
@@ -119,7 +119,9 @@ def dequantise(x: Data, width: float, seeds: Seeds) -> Data:
   return x + width * draw(_keys(seeds, 0))
 
 
-def bits_per_dim(nats: Array, dims: Array | int, width: float = 1.0) -> Array:
+def bits_per_dim(
+  nats: Float[AnyArray, '*batch'] | float, dims: int, width: float = 1.0
+) -> Float[AnyArray, '*batch'] | float:
   """-log2 p(x) / dims of a density; for dequantised data give the width of its bins.
 
   The width times the mean density over a bin is the probability of a value, so on average this

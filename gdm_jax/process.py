@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from gdm_jax import path as paths
 from gdm_jax import schedule as schedules
@@ -16,7 +16,7 @@ from gdm_jax.typing import AnyArray, Scalar
 
 Data = Float[AnyArray, 'batch *grid c']
 Levels = Float[AnyArray, '*batch k']
-Groups = Bool[AnyArray, ' k'] | Int[AnyArray, ' k']
+Groups = Shaped[AnyArray, ' k']
 
 
 @jax.tree_util.register_dataclass
@@ -91,7 +91,7 @@ class Process:
     return jnp.where(stays, alpha, jnp.where(fraction == 1, next_alpha, level))
 
   def replace(self, x: Data, other: Data, groups: Groups) -> Data:
-    """x with some groups' coefficients taken from `other`: those that are True or 1, [k]."""
+    """x with some groups' coefficients taken from `other`: those whose flag, True or 1, is set."""
     basis = self.basis
     taken = self.coefficient_map(groups)
     return basis.synthesize(jnp.where(taken, basis.analyze(other), basis.analyze(x)))

@@ -52,7 +52,7 @@ class Strategy:
 
 
 def sequential(
-  order: Int[AnyArray, '*batch k'] | Sequence[int],
+  order: Int[AnyArray, '*batch k'] | Sequence,
   cuts: Float[AnyArray, ' boundaries'] | Sequence[float] | None = None,
 ) -> Schedule:
   """One group after another: order[i] is generated i-th, in intervals that tile (0, 1] (Eq. 10).

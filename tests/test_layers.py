@@ -15,13 +15,14 @@ METHOD = (
 LAYERS = (
   *('main', 'modes', 'evaluation', 'training', 'generation', 'build', 'config', 'conditioning'),
   *METHOD,
-  *('models', 'figures', 'data', 'runtime'),
+  *('models', 'figures', 'data', 'runtime', 'typing'),
 )
 """Modules and packages of gdm_jax, from top to bottom."""
 
 THIRD_PARTY = {
   **{module: {'jax', 'numpy', 'jaxtyping'} for module in METHOD},
   'solvers': {'jax', 'numpy', 'jaxtyping', 'diffrax'},
+  'typing': {'jax', 'numpy', 'jaxtyping'},
   'models': {'jax', 'numpy', 'jaxtyping', 'flax'},
   'figures': {'numpy', 'jaxtyping', 'matplotlib', 'PIL'},
   'config': {'numpy', 'jaxtyping', 'ml_collections'},

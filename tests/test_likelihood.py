@@ -230,7 +230,7 @@ def trained(tmp_path_factory):
   workdir, rng = tmp_path_factory.mktemp('likelihood') / 'run', np.random.default_rng(0)
   with jax.enable_x64(False):
     config, *_ = main.parse(['', *runs.arguments(workdir, LABELS)])
-    shapes = jax.eval_shape(build.system(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(build.system(config).predictor.init, jax.random.key(0))
     params = jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape).astype(p.dtype), shapes)
     with Checkpoints(workdir, keep=1) as checkpoints:
       checkpoints.save(TrainState(np.int32(2), {}, params, ()), {}, config)

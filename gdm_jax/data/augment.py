@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy import ndimage
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from gdm_jax.typing import AnyArray
 
 LABELS = (
   *('x flip', 'y flip', 'scale', 'cos(angle) - 1', 'sin(angle)'),
@@ -26,8 +28,8 @@ RADIUS = 10  # taps of the filter on either side; further ones are below 2e-5 of
 
 
 def augment(
-  key: jax.Array, x: Float[Array, 'b h w c'], probability: float
-) -> tuple[Float[Array, 'b h w c'], Float[Array, 'b 9']]:
+  key: jax.Array, x: Float[AnyArray, 'b h w c'], probability: float
+) -> tuple[Float[AnyArray, 'b h w c'], Float[AnyArray, 'b 9']]:
   """Images [-1, 1], each transformed at random, and their LABELS.
 
   Each transform is drawn with `probability`, independently for each image. A drawn y flip is
@@ -77,7 +79,9 @@ def _rotation(angle):
 
 
 @jax.default_matmul_precision('highest')  # others round positions, or smooth the image
-def warp(x: Float[Array, 'b h w c'], source: Float[Array, 'b 2 3']) -> Float[Array, 'b h w c']:
+def warp(
+  x: Float[AnyArray, 'b h w c'], source: Float[AnyArray, 'b 2 3']
+) -> Float[AnyArray, 'b h w c']:
   """Images whose pixel at (x, y) is that of `x` at source @ (x, y, 1), in pixels from the centre.
 
   Up to twice the resolution, linear interpolation there, and down again. Outside, the image is

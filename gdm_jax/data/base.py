@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
@@ -20,6 +20,7 @@ class Batch(TypedDict):
   label: Int32[np.ndarray, ' n']
 
 
+@runtime_checkable
 class Source(Protocol):
   """Examples by index, a batch of indices at a time."""
 

@@ -11,13 +11,14 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from gdm_jax.data import pipeline, units
 from gdm_jax.data.base import Source
 from gdm_jax.evaluation import archive
 from gdm_jax.runtime import distributed
 from gdm_jax.runtime.errors import ConfigError
+from gdm_jax.typing import AnyArray
 
 WIDTHS = (32, 64, 64)
 IMAGES = 60_000  # seen in training, whatever the data: a minute on two cores at 32 x 32
@@ -32,8 +33,8 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: UInt8[Array, 'n h w c']
-  ) -> tuple[Float[Array, 'n d'], Float[Array, 'n classes']]:
+    self, images: UInt8[AnyArray, 'n h w c']
+  ) -> tuple[Float[AnyArray, 'n d'], Float[AnyArray, 'n classes']]:
     x = units.from_uint8(images)
     for i, width in enumerate(WIDTHS):
       strides = 2 if i else 1

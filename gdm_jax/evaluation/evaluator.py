@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Float, Integer
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -19,6 +19,7 @@ from gdm_jax.evaluation.features import load_features
 from gdm_jax.evaluation.summary import Collector, Scores
 from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime.errors import check_finite
+from gdm_jax.typing import AnyArray
 
 FOLDER = 'evaluation'  # in the workdir: the classifier and the statistics
 
@@ -107,7 +108,7 @@ class Evaluator:
   def collect(
     self,
     collectors: Sequence[Collector],
-    x: Float[Array, 'padded h w c'],
+    x: Float[AnyArray, 'padded h w c'],
     seeds: Integer[ndarray, ' n'],
   ):
     """Adds features of generated images: each collector gets those of the seeds, one after another.

@@ -17,8 +17,9 @@ from gdm_jax.data import units
 from gdm_jax.evaluation import archive, classifier, inception, vgg, weights
 from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.errors import ConfigError
+from gdm_jax.typing import AnyArray
 
-Images = UInt8[Array, 'n h w c']
+Images = UInt8[AnyArray, 'n h w c']
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Features:
 
   name: str
   params: dict
-  apply: Callable[[dict, Images], Float[Array, 'n d']]
+  apply: Callable[[dict, Images], Float[AnyArray, 'n d']]
 
   @property
   def metric(self) -> str:
@@ -40,7 +41,9 @@ class Features:
     return archive.digest({self.name: self.params} if self.params else {})
 
   @functools.cache  # noqa: B019 (there are few, and they live as long as the program)
-  def jitted(self, mesh: Mesh) -> Callable[[Array], tuple[Float[Array, 'n d'], Bool[Array, ' n']]]:
+  def jitted(
+    self, mesh: Mesh
+  ) -> Callable[[Array], tuple[Float[AnyArray, 'n d'], Bool[AnyArray, ' n']]]:
     """Features of a batch over all devices, and which of its images are finite.
 
     The batch is uint8, or data in [-1, 1], which are rounded to uint8 first.
@@ -111,6 +114,6 @@ FEATURES: dict[str, Callable[[ConfigDict, pathlib.Path], Features]] = {
 """By `evaluation.features`; the folder keeps what is trained or computed once."""
 
 
-def rgb(images: Images) -> UInt8[Array, 'n h w 3']:
+def rgb(images: Images) -> UInt8[AnyArray, 'n h w 3']:
   """Grey images with their channel repeated; colour images unchanged."""
   return jnp.broadcast_to(images, (*images.shape[:-1], 3))

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, ArrayLike, Float, UInt8
+from jaxtyping import ArrayLike, Float, UInt8
+
+from gdm_jax.typing import AnyArray
 
 SIZE = 299
 BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var')
@@ -25,7 +27,9 @@ class Inception(nn.Module):
   """Features of images at the five depths that are in use (Heusel et al. 2017: '2048')."""
 
   @nn.compact
-  def __call__(self, images: UInt8[Array, 'n h w 3']) -> dict[str, Float[Array, 'n features']]:
+  def __call__(
+    self, images: UInt8[AnyArray, 'n h w 3']
+  ) -> dict[str, Float[AnyArray, 'n features']]:
     """Maps images of any size to {'64', '192', '768', '2048', 'logits_unbiased'}.
 
     The first four are averages over positions and are called by their width; the last, as wide
@@ -49,7 +53,7 @@ class Inception(nn.Module):
     return taps | {'logits_unbiased': fc(taps['2048'])}
 
 
-def resize(x: Float[Array, 'n h w c'], size: int = SIZE) -> Float[Array, 'n size size c']:
+def resize(x: Float[AnyArray, 'n h w c'], size: int = SIZE) -> Float[AnyArray, 'n size size c']:
   """Bilinear as in TensorFlow 1: pixel i lies at i * old / new, and nothing is smoothed."""
   for axis in (1, 2):
     old = x.shape[axis]
@@ -70,7 +74,7 @@ class Conv(nn.Module):
   padding: str = 'SAME'
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 features']:
+  def __call__(self, x: Float[AnyArray, 'n h w c']) -> Float[AnyArray, 'n h2 w2 features']:
     shape = (*self.window, x.shape[-1], self.features)
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     scale = self.param('scale', nn.initializers.ones, (self.features,))
@@ -86,17 +90,17 @@ class Conv(nn.Module):
     return nn.relu(x * scale + bias)
 
 
-def halve(x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c']:
+def halve(x: Float[AnyArray, 'n h w c']) -> Float[AnyArray, 'n h2 w2 c']:
   """The maximum of 3x3 pixels, at every second."""
   return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def average(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+def average(x: Float[AnyArray, 'n h w c']) -> Float[AnyArray, 'n h w c']:
   """The average of 3x3 pixels, at the border of those inside the image."""
   return nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
 
 
-def largest(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+def largest(x: Float[AnyArray, 'n h w c']) -> Float[AnyArray, 'n h w c']:
   """The maximum of 3x3 pixels."""
   return nn.max_pool(x, (3, 3), padding='SAME')
 
@@ -112,7 +116,7 @@ class Mixed(nn.Module):
   branches: Mapping[str, tuple]
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c2']:
+  def __call__(self, x: Float[AnyArray, 'n h w c']) -> Float[AnyArray, 'n h2 w2 c2']:
     outputs = [self._branch(name, steps, x) for name, steps in self.branches.items()]
     return jnp.concatenate(outputs, axis=-1)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from gdm_jax.config import MIN_EVALUATED
 from gdm_jax.evaluation import distances
 from gdm_jax.evaluation.moments import Moments, over_processes
+from gdm_jax.typing import AnyArray
 
 KEPT = 10_000  # features kept, for all distances but Frechet's
 
@@ -44,7 +45,7 @@ class Collector:
     self._kept: list[np.ndarray] = []
     self._wanted = KEPT
 
-  def add(self, features: Float[Array, 'padded d'], rows: slice):
+  def add(self, features: Float[AnyArray, 'padded d'], rows: slice):
     """Adds rows of a batch that is split over all devices."""
     local = Moments.of(_local_rows(features, rows))
     self._moments = local if self._moments is None else self._moments + local

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Float, UInt8
+from jaxtyping import ArrayLike, Float, UInt8
 
 from gdm_jax.evaluation.inception import PRECISION, check_shapes
+from gdm_jax.typing import AnyArray
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red, green, blue
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # the width and number of convolutions
@@ -21,7 +22,9 @@ class VGG19(nn.Module):
   """Features of images after the last ReLU of every block."""
 
   @nn.compact
-  def __call__(self, images: UInt8[Array, 'n h w 3']) -> dict[str, Float[Array, 'n features']]:
+  def __call__(
+    self, images: UInt8[AnyArray, 'n h w 3']
+  ) -> dict[str, Float[AnyArray, 'n features']]:
     """Maps images to {'relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4'}.
 
     Each is an average over positions, and as wide as its block.

@@ -7,17 +7,18 @@ import jax
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Float, Integer
 
 from gdm_jax import sampling
 from gdm_jax.build import System
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded, padded_batches, round_up
 from gdm_jax.solvers import ReversiblePair, Solver
+from gdm_jax.typing import AnyArray
 
 CHUNK_STEPS = 16  # steps of a table per dispatched program: few enough to show progress and to stop
 
-Rows = Float[Array | np.ndarray, 'rows k']
+Rows = Float[AnyArray, 'rows k']
 Seeds = Integer[np.ndarray, ' n']
 Images = Float[np.ndarray, 'n *grid c']
 
@@ -74,7 +75,7 @@ class Generator:
     known: Images | None = None,
     groups: Sequence[int] = (),
     chunk_steps: int = CHUNK_STEPS,
-  ) -> Iterator[Float[Array, 'padded *grid c']]:
+  ) -> Iterator[Float[AnyArray, 'padded *grid c']]:
     """The latents, then the images after each chunk of the table; the last are the data.
 
     They stay sharded over the devices and padded: the first len(seeds) rows are the requested
@@ -111,7 +112,7 @@ class Generator:
     labels: Seeds,
     batch: int,
     description: str = '',
-  ) -> Iterator[tuple[Seeds, Float[Array, 'padded *grid c']]]:
+  ) -> Iterator[tuple[Seeds, Float[AnyArray, 'padded *grid c']]]:
     """Batch by batch the seeds and their data (as in `iterate`), under a progress bar."""
     count = len(chunks(table))
     with tqdm.tqdm(
@@ -164,7 +165,7 @@ class Generator:
         ends.append(jax.tree.map(lambda a, n=valid: self.to_host(a, n), state))
     return jax.tree.map(lambda *batches: np.concatenate(batches), *ends)
 
-  def to_host(self, x: Float[Array, 'padded *grid c'], count: int) -> Images:
+  def to_host(self, x: Float[AnyArray, 'padded *grid c'], count: int) -> Images:
     """The first `count` images of all devices, on every process."""
     return np.asarray(self._replicate(x))[:count]
 

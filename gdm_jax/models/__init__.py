@@ -1,15 +1,17 @@
 """Networks by name, and what a network must be. They know nothing of diffusion."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gdm_jax.models.ddpmpp import DDPMPP
 from gdm_jax.models.mlp import MLP
+from gdm_jax.typing import AnyArray
 
 
+@runtime_checkable
 class Network(Protocol):
   """A `flax.linen.Module` that maps data [b, *grid, c] to [b, *grid, out_channels].
 
@@ -34,12 +36,12 @@ class Network(Protocol):
 
   def __call__(
     self,
-    x: Float[Array, 'b *grid c'],
-    noise_label: Float[Array, ' b'],
-    class_label: Float[Array, 'b classes'] | None = None,
-    augment_label: Float[Array, 'b augment'] | None = None,
+    x: Float[AnyArray, 'b *grid c'],
+    noise_label: Float[AnyArray, ' b'],
+    class_label: Float[AnyArray, 'b classes'] | None = None,
+    augment_label: Float[AnyArray, 'b augment'] | None = None,
     train: bool = False,
-  ) -> Float[Array, 'b *grid out']:
+  ) -> Float[AnyArray, 'b *grid out']:
     """`conditioning.Predictor` says what the arguments hold; a label of None is all zeros.
 
     noise_label: 0..1000. class_label: [b, num_classes]. augment_label: [b, augment_dim].

@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
 from gdm_jax.models.layers import (
   at_least_float32,
@@ -25,6 +25,7 @@ from gdm_jax.models.layers import (
   positional_embedding,
   xavier,
 )
+from gdm_jax.typing import AnyArray
 
 SKIP_SCALE = math.sqrt(0.5)
 REMAT = {
@@ -70,12 +71,12 @@ class DDPMPP(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, 'b *grid c'],
-    noise_label: Float[Array, ' b'],
-    class_label: Float[Array, 'b classes'] | None = None,
-    augment_label: Float[Array, 'b augment'] | None = None,
+    x: Float[AnyArray, 'b *grid c'],
+    noise_label: Float[AnyArray, ' b'],
+    class_label: Float[AnyArray, 'b classes'] | None = None,
+    augment_label: Float[AnyArray, 'b augment'] | None = None,
     train: bool = False,
-  ) -> Float[Array, 'b *grid out']:
+  ) -> Float[AnyArray, 'b *grid out']:
     """Maps images to images of the same size.
 
     Args:
@@ -112,6 +113,7 @@ class DDPMPP(nn.Module):
       module = rematted(channels, self.dropout, dtype, self.convolution, **options, name=name)
       return module(x, emb, train)
 
+    # Encoder: blocks at each resolution, whose outputs the decoder takes in reverse.
     conv = functools.partial(conv3x3, dtype=dtype, convolution=self.convolution)
     x = conv(self.channels, name=f'enc_{levels[0][0]}_conv')(x)
     skips = [x]
@@ -123,6 +125,7 @@ class DDPMPP(nn.Module):
         x = block(x, f'enc_{size}_block{i}', channels, attention=attends)
         skips.append(x)
 
+    # Decoder: the bottleneck, then blocks at each resolution, one more than in the encoder.
     for level, (size, channels, attends) in reversed(list(enumerate(levels))):
       if level == len(levels) - 1:
         x = block(x, f'dec_{size}_in0', x.shape[-1], attention=True)
@@ -133,6 +136,7 @@ class DDPMPP(nn.Module):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
         x = block(x, f'dec_{size}_block{i}', channels, attention=attends and i == self.blocks)
 
+    # Output.
     size = levels[0][0]
     x = nn.silu(GroupNorm(name=f'dec_{size}_aux_norm')(x)).astype(dtype)
     x = conv(self.out_channels, gain=1e-5, name=f'dec_{size}_aux_conv')(x)
@@ -158,14 +162,14 @@ class Block(nn.Module):
   channels: int
   dropout: float
   dtype: DTypeLike
-  convolution: Callable
+  convolution: Callable = jax.lax.conv_general_dilated
   resample: str | None = None
   attention: bool = False
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e'], train: bool
-  ) -> Float[Array, 'b h2 w2 channels']:
+    self, x: Float[AnyArray, 'b h w c'], emb: Float[AnyArray, 'b e'], train: bool
+  ) -> Float[AnyArray, 'b h2 w2 channels']:
     resample = {None: lambda h: h, 'down': average_2x2, 'up': repeat_2x2}[self.resample]
 
     h = nn.silu(GroupNorm(name='norm0')(x)).astype(self.dtype)
@@ -208,7 +212,7 @@ class GroupNorm(nn.Module):
   """
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+  def __call__(self, x: Float[AnyArray, 'b h w c']) -> Float[AnyArray, 'b h w c']:
     channels = x.shape[-1]
     groups = max(1, min(32, channels // 4))
     if channels % groups:
@@ -241,7 +245,9 @@ def conv3x3(
   )
 
 
-def drop(key: jax.Array, x: Float[Array, 'b h w c'], probability: float) -> Float[Array, 'b h w c']:
+def drop(
+  key: jax.Array, x: Float[AnyArray, 'b h w c'], probability: float
+) -> Float[AnyArray, 'b h w c']:
   """Dropout (Srivastava et al. 2014): zeroes each activation, or divides it by the chance to stay.
 
   Random words are the cost of it, so each decides on two activations (1% of a training step instead
@@ -254,13 +260,13 @@ def drop(key: jax.Array, x: Float[Array, 'b h w c'], probability: float) -> Floa
   return jnp.where(halves < dropped, 0, x / (1 - dropped / 2**16))
 
 
-def average_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 c']:
+def average_2x2(x: Float[AnyArray, 'b h w c']) -> Float[AnyArray, 'b h/2 w/2 c']:
   """Halves both sides by averaging (resample_filter [1, 1])."""
   batch, height, width, channels = x.shape
   return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
-def repeat_2x2(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2*h 2*w c']:
+def repeat_2x2(x: Float[AnyArray, 'b h w c']) -> Float[AnyArray, 'b 2*h 2*w c']:
   """Doubles both sides by repeating the nearest pixel (resample_filter [1, 1])."""
   batch, height, width, channels = x.shape
   shape = (batch, height, 2, width, 2, channels)

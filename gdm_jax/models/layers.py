@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from gdm_jax.typing import AnyArray
 
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
@@ -29,7 +31,9 @@ def xavier(gain: float) -> nn.initializers.Initializer:
   return nn.initializers.variance_scaling(gain**2, 'fan_avg', 'uniform')
 
 
-def positional_embedding(position: Float[Array, ' b'], channels: int) -> Float[Array, 'b channels']:
+def positional_embedding(
+  position: Float[AnyArray, ' b'], channels: int
+) -> Float[AnyArray, 'b channels']:
   """Sines, then cosines, of angular frequencies from 1 to 1/10000, both included."""
   half = channels // 2
   frequencies = 1e-4 ** (np.arange(half) / (half - 1))
@@ -38,8 +42,8 @@ def positional_embedding(position: Float[Array, ' b'], channels: int) -> Float[A
 
 
 def label_or_zeros(
-  name: str, label: Float[Array, 'b width'] | None, batch: int, width: int
-) -> Float[Array, 'b width']:
+  name: str, label: Float[AnyArray, 'b width'] | None, batch: int, width: int
+) -> Float[AnyArray, 'b width']:
   """The label after a check of its shape; zeros if it is None."""
   if label is None:
     return jnp.zeros((batch, width))
@@ -53,7 +57,7 @@ def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
   return jnp.promote_types(dtype, jnp.float32)
 
 
-def compute_dtype(dtype: DTypeLike, x: Float[Array, '...']) -> jnp.dtype:
+def compute_dtype(dtype: DTypeLike, x: Float[AnyArray, '...']) -> jnp.dtype:
   """`dtype`, but float64 if it is the default float32 and the input is float64."""
   raised = jnp.dtype(dtype) == jnp.float32 and x.dtype == jnp.float64
   return jnp.dtype(jnp.float64 if raised else dtype)

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gdm_jax.models.layers import (
   at_least_float32,
@@ -14,6 +14,7 @@ from gdm_jax.models.layers import (
   label_or_zeros,
   positional_embedding,
 )
+from gdm_jax.typing import AnyArray
 
 
 class MLP(nn.Module):
@@ -38,12 +39,12 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, 'b *grid c'],
-    noise_label: Float[Array, ' b'],
-    class_label: Float[Array, 'b classes'] | None = None,
-    augment_label: Float[Array, 'b augment'] | None = None,
+    x: Float[AnyArray, 'b *grid c'],
+    noise_label: Float[AnyArray, ' b'],
+    class_label: Float[AnyArray, 'b classes'] | None = None,
+    augment_label: Float[AnyArray, 'b augment'] | None = None,
     train: bool = False,
-  ) -> Float[Array, 'b *grid out']:
+  ) -> Float[AnyArray, 'b *grid out']:
     """Maps examples to outputs on the same grid.
 
     Args:

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from gdm_jax.typing import AnyArray
 
 # The points at which polynomials are evaluated, besides infinity. In float32, with 256 to 512
 # channels, errors are below 5e-6 of the largest value; direct ones are below 1e-6, but 4e-6 for the
@@ -46,7 +48,7 @@ def conv_general_dilated(x, kernel, *window, **options):
   return lax.platform_dependent(x, kernel, cpu=convolve, default=direct)
 
 
-def pays(x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']) -> bool:
+def pays(x: Float[AnyArray, 'b h w c'], kernel: Float[AnyArray, '3 3 c d']) -> bool:
   """Whether `convolve` is faster on a CPU, as measured, and exact enough.
 
   Few tiles, of all devices together, do not outweigh the transforms of the kernel; with few
@@ -61,8 +63,8 @@ def pays(x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']) -> bool:
 
 @jax.checkpoint  # a derivative keeps x and the kernel, not what they are transformed into
 def convolve(
-  x: Float[Array, 'b h w c'], kernel: Float[Array, '3 3 c d']
-) -> Float[Array, 'b h w d']:
+  x: Float[AnyArray, 'b h w c'], kernel: Float[AnyArray, '3 3 c d']
+) -> Float[AnyArray, 'b h w d']:
   """The convolution with stride 1 and zero padding, `jax.lax.conv_general_dilated`'s 'SAME'."""
   height, width = x.shape[1:3]
   x = jnp.stack(_combine(B, _tiles(x, 2)))  # j b h w/4 c

@@ -10,7 +10,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from gdm_jax import losses, schedule
@@ -18,6 +18,7 @@ from gdm_jax.build import System
 from gdm_jax.data import units
 from gdm_jax.data.augment import augment
 from gdm_jax.process import Data, Levels
+from gdm_jax.typing import AnyArray
 
 STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
 
@@ -26,13 +27,13 @@ STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
 class TrainState:
   """Everything that a step changes."""
 
-  step: Int[Array, '']
+  step: Int[AnyArray, '']
   params: dict
   ema: dict
   optimizer: optax.OptState
 
 
-def random_keys(seed: int, step: Int[Array, '']) -> dict[str, PRNGKeyArray]:
+def random_keys(seed: int, step: Int[AnyArray, '']) -> dict[str, PRNGKeyArray]:
   """One key for each named stream of a step."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   keys = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
@@ -50,7 +51,7 @@ def init_state(
 
 def make_train_step(
   config: ConfigDict, system: System, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[Array, '']]]]:
+) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[AnyArray, '']]]]:
   """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
 
   batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32, unchanged, [batch, *grid, c];
@@ -123,9 +124,9 @@ def apply_gradient(
   config: ConfigDict,
   optimizer: optax.GradientTransformation,
   state: TrainState,
-  loss: Float[Array, ''],
+  loss: Float[AnyArray, ''],
   gradient: dict,
-) -> tuple[TrainState, dict[str, Float[Array, '']]]:
+) -> tuple[TrainState, dict[str, Float[AnyArray, '']]]:
   """Parameters, optimizer and EMA after one gradient; the metrics of `make_train_step`."""
   updates, moments = optimizer.update(gradient, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)

@@ -9,10 +9,11 @@ import pytest
 
 from configs import default, digits_frequency
 from gdm_jax import build, main
+from gdm_jax.config import MODEL, RUN
 from gdm_jax.data.augment import LABELS, augment, warp
 from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.training import checkpoint
 from gdm_jax.training import step as training_step
+from gdm_jax.training import workdir
 from tests.support import runs
 
 KEY = jax.random.key(5)
@@ -193,7 +194,7 @@ def tiny(module=default, **data):
 
 @pytest.mark.parametrize(('module', 'levels'), [(default, 0), (digits_frequency, 4)])
 def test_the_labels_widen_the_network(module, levels):
-  params = jax.eval_shape(build.system(tiny(module, augment=0.12)).init, KEY)
+  params = jax.eval_shape(build.system(tiny(module, augment=0.12)).predictor.init, KEY)
   assert params['map_augment']['kernel'].shape == (levels + len(LABELS), 8)
 
 
@@ -205,7 +206,7 @@ def test_the_network_takes_the_labels_beside_the_levels():
   assert (zeros != ones).any()
   np.testing.assert_allclose(predict(params, x, alpha), zeros, atol=1e-7)
   with pytest.raises(ValueError, match='augment_label has shape'):
-    build.system(tiny(digits_frequency)).predict(params, x, alpha, augment=jnp.zeros((2, 9)))
+    build.system(tiny(digits_frequency)).predictor(params, x, alpha, augment=jnp.zeros((2, 9)))
 
 
 def test_a_run_trains_and_samples(tmp_path):
@@ -220,18 +221,18 @@ def test_a_run_trains_and_samples(tmp_path):
 def test_a_workdir_says_how_its_network_was_trained(tmp_path):
   config = tiny(flip=True)  # as the config file has it, which was trained with other values
   (tmp_path / 'config.json').write_text(tiny(augment=0.12).to_json())
-  workdir_module.adopt_config(config, tmp_path, ())
-  assert build.system(config).network.augment_dim == len(LABELS)
+  workdir.adopt_config(config, tmp_path, ())
+  assert build.system(config).predictor.network.augment_dim == len(LABELS)
 
 
 def test_a_workdir_without_the_key_is_one_without_augmentation(tmp_path):
   old, config = json.loads(tiny().to_json()), tiny()
   del old['data']['augment']
   (tmp_path / 'config.json').write_text(json.dumps(old))
-  workdir_module.adopt_config(config, tmp_path, ())
+  workdir.adopt_config(config, tmp_path, ())
   assert config.data.augment == 0
-  workdir_module.check_unchanged(config, tmp_path)
-  workdir_module.check_unchanged(config, tmp_path, generating=True)
+  workdir.check_unchanged(config, tmp_path, MODEL + RUN)
+  workdir.check_unchanged(config, tmp_path, MODEL)
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ from gdm_jax.data import pipeline, sources
 source = sources.load('folder:{tmp_path}', 'train', (64, 64, 1), memory_bytes=0)
 print(next(pipeline.batches(source, 32, 0))['x'].shape)
 """
-  root = str(pathlib.Path(__file__).parents[1])
+  root = str(pathlib.Path(__file__).parents[2])
   done = subprocess.run(
     [sys.executable, '-c', script],
     env={**os.environ, 'PYTHONPATH': root},

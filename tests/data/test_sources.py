@@ -8,6 +8,7 @@ import pytest
 
 from gdm_jax.data import arrays, base, sources
 from gdm_jax.runtime.errors import DataError
+from tests.support import runs
 
 TFDS_DIR = runs.ROOT / 'tests' / 'golden' / 'tfds'
 CIFAR = (32, 32, 3)

@@ -43,7 +43,7 @@ def short(monkeypatch):
 @pytest.fixture
 def idle(monkeypatch):
   """Fails where anything is generated."""
-  monkeypatch.setattr(Generator, 'states', lambda *_: pytest.fail('generated'))
+  monkeypatch.setattr(Generator, 'iterate', lambda *_: pytest.fail('generated'))
 
 
 def command(workdir, *overrides, mode='evaluate'):

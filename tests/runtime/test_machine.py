@@ -8,7 +8,7 @@ from tests.support import runs
 ASKING = 'always [madvise] never'
 STARTED = """
 import os, pathlib, sys
-from gdm_jax import machine
+from gdm_jax.runtime import machine
 print(os.getpid(), *sys.argv[2:])
 machine.HUGE_PAGES = pathlib.Path(sys.argv[1])
 machine.use_huge_pages()
@@ -42,7 +42,7 @@ def test_a_program_starts_anew_once_where_huge_pages_are_for_the_asking(
 
 TOUCHED = """
 import ctypes, resource
-from gdm_jax import machine
+from gdm_jax.runtime import machine
 machine.use_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 memory = bytearray(2**28)

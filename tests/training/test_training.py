@@ -99,7 +99,7 @@ def test_a_signal_saves_and_says_so(number, tmp_path):
 def test_a_signal_at_an_awkward_moment_is_not_lost(moment, tmp_path, capsys, monkeypatch):
   workdir = tmp_path / 'run'
   owner = {'flush': Logger, 'draw': Generator}[moment]
-  method = {'flush': 'flush', 'draw': 'states'}[moment]
+  method = {'flush': 'flush', 'draw': 'iterate'}[moment]
   original, calls = getattr(owner, method), []
 
   def interrupted(*args, **kwargs):
