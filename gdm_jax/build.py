@@ -57,7 +57,9 @@ def system(config: ConfigDict) -> System:
   }
   process = Process(refined, basis, PATHS[config.path])
   predictor = Predictor(_network(config, process), process, config.model.space)
-  with blaming(f'model.{config.model.name}', config.model[config.model.name].to_dict()):
+  network = f'model.{config.model.name}'
+  options = config.model.get(config.model.name, ConfigDict()).to_dict()
+  with blaming(f'data.shape = {config.data.shape}, {network}', options):
     jax.eval_shape(predictor.init, jax.random.key(0))
   return System(process, strategies, predictor)
 

@@ -17,7 +17,7 @@ NOISE_LABELS = 1000
 """The noise label of pure noise: DDPM++'s embedding was made for 0..1000."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
   """u(x_t, A) = E[x - z | x_t] by a network (Section 3.1, Eq. 8), which is shown:
 

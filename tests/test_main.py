@@ -43,13 +43,16 @@ BAD = {
   ),
   'unknown strategy': (['--config.sampling.strategy=x'], "sampling.strategy = 'x': there are main"),
   'unknown weighting': (['--config.train.weighting=x'], "train.weighting = 'x': there are"),
-  'dropout of one': (['--config.model.ddpmpp.dropout=1.0'], 'model.ddpmpp.dropout = 1.0 must be below 1'),
+  'dropout of one': (
+    ['--config.model.ddpmpp.dropout=1.0'],
+    'model.ddpmpp.dropout = 1.0 must be below 1',
+  ),
   'negative seed': (['--config.seed=-1'], 'seed = -1 must be positive or 0'),
   'channels without groups': (['--config.model.ddpmpp.channels=34'], '34 channels cannot be split'),
   'no multipliers': (['--config.model.ddpmpp.multipliers='], 'model.ddpmpp.multipliers = ()'),
   'bands of pixels': (
     ['--config.strategies.main.grouping=bands'],
-    "strategies.main.grouping = 'bands' needs a frequency basis",
+    "strategies.main.grouping = 'bands', strategies.main.groups = (2, 2): bands need a frequency",
   ),
   'frequency space of pixels': (['--config.model.space=frequency'], "model.space = 'frequency'"),
   'anneal too early': (['--config.train.anneal=16'], 'train.anneal = 16 leaves nothing to learn'),

@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy import ndimage
 from jaxtyping import Float
 
-from gdm_jax.typing import AnyArray
+from gdm_jax.typing import AnyArray, Scalar
 
 LABELS = (
   *('x flip', 'y flip', 'scale', 'cos(angle) - 1', 'sin(angle)'),
@@ -28,7 +28,7 @@ RADIUS = 10  # taps of the filter on either side; further ones are below 2e-5 of
 
 
 def augment(
-  key: jax.Array, x: Float[AnyArray, 'b h w c'], probability: float
+  key: jax.Array, x: Float[AnyArray, 'b h w c'], probability: Scalar
 ) -> tuple[Float[AnyArray, 'b h w c'], Float[AnyArray, 'b 9']]:
   """Images [-1, 1], each transformed at random, and their LABELS.
 

@@ -53,15 +53,15 @@ def open_tfds(name: str, split: str, shape: tuple[int, ...], data_dir: str | Non
     ) from error
 
   num_classes = getattr(features['label'], 'num_classes', 0) if 'label' in features else 0
-  read = functools.partial(_read, name, data, shape, num_classes > 0)
+  read_records = functools.partial(read, name, data, shape, num_classes > 0)
 
   def check(records):
-    read(records[:1], False)  # the first image has the shape of all
+    read_records(records[:1], False)  # the first image has the shape of all
 
-  return LazySource(np.arange(len(data)), shape, num_classes, read, check)
+  return LazySource(np.arange(len(data)), shape, num_classes, read_records, check)
 
 
-def _read(
+def read(
   name: str,
   data,
   shape: tuple[int, ...],
@@ -69,6 +69,7 @@ def _read(
   records: Int[np.ndarray, ' b'],
   progress: bool,
 ) -> Batch:
+  """The examples of some records. Raises DataError if an image has another shape."""
   x, label = np.empty((len(records), *shape), np.uint8), np.zeros(len(records), np.int32)
   disable = None if progress else True  # None: unless stderr is a terminal
   with tqdm.tqdm(total=len(records), desc=f'decode {name}', disable=disable, delay=2) as bar:

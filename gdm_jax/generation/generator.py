@@ -13,7 +13,7 @@ from gdm_jax import sampling
 from gdm_jax.build import System
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded, padded_batches, round_up
-from gdm_jax.solvers import ReversiblePair, Solver
+from gdm_jax.solvers import ReversiblePair, Solver, get_solver
 from gdm_jax.typing import AnyArray
 
 CHUNK_STEPS = 16  # steps of a table per dispatched program: few enough to show progress and to stop
@@ -35,14 +35,14 @@ class Generator:
     self,
     system: System,
     shape: tuple[int, ...],
-    solver: Solver,
+    solver: str | Solver,
     mesh: Mesh,
     guidance: float = 1.0,
   ):
     """shape: of one example, (*grid, channels); guidance: of labelled images."""
     batch_sharded, replicated = sharding.batch_sharded(mesh), sharding.replicated(mesh)
     process, predictor = system.process, system.predictor
-    self._devices, self._solver = mesh.size, solver
+    self._devices, self._solver = mesh.size, get_solver(solver)
 
     def start(params, rows, x, labels):
       predict = predictor.bind(params, labels, guidance)

@@ -64,7 +64,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
       # Train.
       logger = Logger(workdir, config.train.batch, int(state.step), loop.num_steps(config))
       draw = functools.partial(preview.draw, logger=logger)
-      events = ((config.log.samples_every, draw), (config.evaluation.every, evaluate))
+      events = [(config.log.samples_every, draw)]
+      if evaluate:
+        events.append((config.evaluation.every, evaluate))
       with contextlib.closing(logger):
         training = loop.Run(iterator, checkpoints, logger, mesh, stop)
         state = loop.train(config, system, state, training, events)

@@ -1,7 +1,7 @@
 """The errors that end a command with one line, and the exit code of each."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sized
 
 
 class GdmError(Exception):
@@ -49,8 +49,8 @@ class Interrupted(GdmError):
     self.signal, self.exit_code = number, 128 + number
 
 
-def check_finite(finite: Sequence[bool], name: Callable[[int], str]):
-  """Raises DivergedError where an entry is False; `name(i)` describes the first such entry."""
+def check_finite(finite: Sized, name: Callable[[int], str]):
+  """Raises DivergedError if a flag is False; `name(i)` describes the first such entry."""
   if bad := [i for i, ok in enumerate(finite) if not ok]:
     raise DivergedError(
       f'{len(bad)} of {len(finite)} hold NaN or infinity, first {name(bad[0])}: the model or the '

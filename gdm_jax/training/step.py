@@ -5,6 +5,7 @@ neither on the number of devices, beyond float rounding, nor on where it was int
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax
 import jax
@@ -25,15 +26,18 @@ STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a step changes."""
+  """Everything that a step changes.
 
-  step: Int[AnyArray, '']
-  params: dict
-  ema: dict
+  Leaves are arrays; but orbax and jax also put other things in their place, such as shardings.
+  """
+
+  step: Any  # int32 []
+  params: Any  # of the network, a dict
+  ema: Any  # their average, alike
   optimizer: optax.OptState
 
 
-def random_keys(seed: int, step: Int[AnyArray, '']) -> dict[str, PRNGKeyArray]:
+def random_keys(seed: int, step: int | Int[AnyArray, '']) -> dict[str, PRNGKeyArray]:
   """One key for each named stream of a step."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   keys = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))

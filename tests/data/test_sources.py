@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import subprocess
@@ -6,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gdm_jax.data import arrays, base, sources
+from gdm_jax.data import arrays, base, sources, tfds
 from gdm_jax.runtime.errors import DataError
 from tests.support import runs
 
@@ -114,29 +115,38 @@ def test_tfds_without_labels(tmp_path):
   np.testing.assert_array_equal(source.label, np.zeros(48))
 
 
-def test_decoding_fills_memory_in_order_over_several_parts():
-  def decode(indices):
-    return [(np.full((1, 2, 1), i % 251, np.uint8), i) for i in indices]
+class Records:
+  """Prepared records: example i is `image(i)`, labelled i."""
 
-  source = base.LazySource('numbers', decode, 3000, (1, 2, 1), 3000).decoded()
-  np.testing.assert_array_equal(source.label, np.arange(3000))
-  np.testing.assert_array_equal(source.x[:, 0, 1, 0], np.arange(3000) % 251)
+  def __init__(self, image):
+    self.image = image
+
+  def __getitems__(self, indices):
+    return [{'image': self.image(i), 'label': i} for i in indices]
 
 
-def test_lazy_source_refuses_an_image_of_another_shape():
-  def decode(indices):
-    return [(np.zeros((4 + (i == 2), 4, 1), np.uint8), 0) for i in indices]
+def test_decoding_fills_memory_in_order_over_several_chunks():
+  records = Records(lambda i: np.full((1, 2, 1), i % 251, np.uint8))
+  batch = tfds.read('numbers', records, (1, 2, 1), True, np.arange(3000), True)
+  np.testing.assert_array_equal(batch['label'], np.arange(3000))
+  np.testing.assert_array_equal(batch['x'][:, 0, 1, 0], np.arange(3000) % 251)
 
-  source = base.LazySource('faces', decode, 3, (4, 4, 1), 0)
-  assert source[np.array([0, 1])]['x'].shape == (2, 4, 4, 1)
+
+def test_an_image_of_another_shape_is_refused():
+  records = Records(lambda i: np.zeros((4 + (i == 2), 4, 1), np.uint8))
+  read = functools.partial(tfds.read, 'faces', records, (4, 4, 1), False)
+  assert read(np.array([0, 1]), False)['x'].shape == (2, 4, 4, 1)
   with pytest.raises(DataError, match=r'faces has \(5, 4, 1\)'):
-    source[np.array([0, 2])]
+    read(np.array([0, 2]), False)
 
 
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
-    (('digit', 'train', (8, 8, 1)), r"data\.name='digit'.*digits, mixture, npz:FILE and tfds:NAME"),
+    (
+      ('digit', 'train', (8, 8, 1)),
+      r"data\.name='digit'.*digits, mixture, npz:FILE, folder:PATH, tfds:NAME",
+    ),
     (('digits', 'test', (8, 8, 1)), r"data\.split='test'.*has only train"),
     (('mixture', 'test', (2, 1)), r"data\.split='test'.*has only train"),
     (('digits', 'train', (8, 8, 3)), r'data\.shape=\(8, 8, 3\).*digits has \(8, 8, 1\)'),
@@ -194,6 +204,7 @@ def refuse(*args):
 socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np
 from gdm_jax.data import pipeline, sources
+from gdm_jax.runtime.errors import DataError
 source = sources.load('tfds:cifar10', 'train', (32, 32, 3))
 print(next(pipeline.batches(source, 4, 0))['x'].shape)
 import tensorflow_datasets

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
+from gdm_jax.runtime.errors import ConfigError
 from tests.support import runs
 
 
@@ -105,11 +106,11 @@ def test_the_first_strategy_that_fits_is_taken(tmp_path, picture):
   )
   config.complete.mask = str(tmp_path / 'lower.png')
   system = build.system(config)
-  table, groups = complete.plan(config, system)
+  table, groups = complete.completion_table(config, system)
   labels = np.asarray(system.process.grouping.labels)
   np.testing.assert_array_equal(np.isin(labels, groups), np.indices((32, 32))[0] >= 16)
   np.testing.assert_array_equal(np.asarray(table)[2, list(groups)], 1)
 
   config.sampling.strategy = 'cdm'
-  with pytest.raises(build.ConfigError, match=r'complete\.mask cuts group 0'):
-    complete.plan(config, system)
+  with pytest.raises(ConfigError, match=r'complete\.mask cuts group 0'):
+    complete.completion_table(config, system)

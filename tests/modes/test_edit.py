@@ -8,8 +8,8 @@ from gdm_jax import basis, build, main, sampling
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime import sharding
-from gdm_jax.solvers import Pair
-from gdm_jax.training.checkpoint import trained
+from gdm_jax.solvers import ReversiblePair
+from gdm_jax.training.workdir import load_ema
 from tests.support import runs
 
 BANDS = (
@@ -149,7 +149,7 @@ def test_encoding_in_batches_is_encoding(banded, solver):
   """Five images, two at once, over all devices: as `sampling.encode`, and `decode` as `sample`."""
   config = main.parse(['', *runs.arguments(banded, *BANDS), '--config.sampling.steps=6'])[0]
   system, mesh = build.system(config), sharding.mesh()
-  params, _ = trained(config, banded, system, mesh)
+  params, _ = load_ema(config, banded, system, mesh)
   table = build.sampling_table(config, system)
   generator = Generator(system, SHAPE, solver, mesh)
   x = build.data_source(config)[np.arange(5)]['x']
@@ -159,7 +159,7 @@ def test_encoding_in_batches_is_encoding(banded, solver):
 
   z = generator.encode(params, table, x, 2)
   wanted = sampling.encode(predict, system.process, table, x, solver)
-  assert isinstance(z, Pair) == (solver == 'reversible_heun')
+  assert isinstance(z, ReversiblePair) == (solver == 'reversible_heun')
   for one, other in zip(z, wanted, strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)
   again = generator.decode(params, table, z, 3)

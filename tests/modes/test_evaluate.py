@@ -286,7 +286,10 @@ BAD = {
     'nowhere.npz holds no statistics of --mode=reference',
   ),
   'a solver that is not there': (['--config.sampling.solver=rk9'], "solver 'rk9' is unknown"),
-  'another network': (['--config.model.ddpmpp.channels=16'], 'model.ddpmpp.channels = 16 (there 8)'),
+  'another network': (
+    ['--config.model.ddpmpp.channels=16'],
+    'model.ddpmpp.channels = 16 (there 8)',
+  ),
 }
 
 
@@ -325,13 +328,12 @@ def test_a_model_that_diverged_is_reported(workdir, monkeypatch, capsys):
     params, step = original(*args)
     return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params), step
 
-  original = evaluate.trained
-  monkeypatch.setattr(evaluate, 'trained', broken)
+  original = evaluate.load_ema
+  monkeypatch.setattr(evaluate, 'load_ema', broken)
   before = rows(workdir)
   assert command(workdir, '--config.evaluation.seeds=100-149') == 1
   out, err = capsys.readouterr()
-  assert 'error: 35 of the images of seeds 100 to 134 hold NaN or infinity, ' in err
-  assert 'the first that of seed 100' in err
+  assert 'error: 35 of 35 hold NaN or infinity, first the image of seed 100: the model or' in err
   assert 'Traceback' not in err
   assert not out
   assert rows(workdir) == before
