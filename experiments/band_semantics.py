@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.lib import command
+from experiments.lib.study import Row
 from experiments.lib.subject import (
   Subject,
   agreement,
@@ -49,44 +50,63 @@ def run(
   reconstructed: int = 256,
   shown: int = 4,
 ):
-  """Measures, draws and reports. Raises ConfigError for wrong counts."""
+  """Fixes, and rebuilds from, the lowest components. Raises ConfigError for wrong counts."""
   check_counts(2, fixed=fixed, variants=variants, reconstructed=reconstructed)
   check_counts(1, shown=shown)
   sizes = {'fixed': fixed, 'variants': variants, 'reconstructed': reconstructed}
   subject = Subject('band_semantics', config, workdir, (*sizes, 'count'), VALUES)
-  subject.check_ranks()
-  basis, chosen = subject.basis, parse(counts, subject)
+  subject.require_frequency_basis()
+  numbers = parse(counts, subject)
+  rows = measure(subject, numbers, **sizes)
+
+  few = subject.choose_images(shown)
+  z = subject.encode(subject.load(few)[0])
+  columns = sorted({*numbers[:: -(-len(numbers) // COLUMNS)], numbers[-1]})
+  lines = editing.keep(subject.basis, z, subject.captions(few), columns)
+  pictures = draw(subject, rows), subject.sheet('reconstruction', lines)
+  table, findings = summarise(rows, subject.about, subject.basis.ranks.size)
+  subject.report(__doc__, table, findings, pictures, rows)
+
+
+def measure(
+  subject: Subject, counts: Sequence[int], fixed: int, variants: int, reconstructed: int
+) -> list[Row]:
+  """The row of each number of components."""
+  basis = subject.basis
 
   @functools.cache
   def encoded():
-    x, _ = subject.real(subject.some(reconstructed))
-    return x, subject.encode(x), subject.perceive(x)
+    x, _ = subject.load(subject.choose_images(reconstructed))
+    return x, subject.encode(x), subject.features_of(x)
 
-  def measure(count):
+  def components(count):
+    # (a) The lowest are fixed, the others redrawn.
     free = basis.ranks[..., None] >= count
     z = subject.noise(0, fixed).repeat(variants, 0)
-    fresh = subject.noise(fixed, fixed * variants)
-    varied = edit(lambda p, q: latents.resample(basis, p, q, free), z, fresh)
-    seen = subject.perceive(subject.decode(varied))
-    x, z, was = encoded()
+    noise = subject.noise(fixed, fixed * variants)
+    varied = edit(lambda p, q: latents.resample(basis, p, q, free), z, noise)
+    varied = subject.features_of(subject.decode(varied))
+    # (b) Real images are rebuilt from the lowest.
+    x, z, original = encoded()
     rebuilt = subject.decode(edit(lambda p: latents.keep(basis, p, count), z))
-    found = subject.perceive(rebuilt)
+    features = subject.features_of(rebuilt)
     values = {
-      'variance': variance(seen.reshape(fixed, variants, -1)),
-      'distance': distance(found, was),
+      'variance': variance(varied.reshape(fixed, variants, -1)),
+      'distance': distance(features, original),
       'pixels': float(np.sqrt(((rebuilt - x) ** 2).mean())),
     }
     if subject.classified:
-      values['agreement'] = agreement(subject.classes(seen).reshape(fixed, variants))
-      values['same'], values['same_error'] = share(subject.classes(found) == subject.classes(was))
+      values['agreement'] = agreement(subject.classes(varied).reshape(fixed, variants))
+      same = subject.classes(features) == subject.classes(original)
+      values['same'], values['same_error'] = share(same)
     return values
 
-  rows = [subject.cell(functools.partial(measure, n), count=n, **sizes) for n in chosen]
-  few = subject.some(shown)
-  z = subject.encode(subject.real(few)[0])
-  columns = sorted({*chosen[:: -(-len(chosen) // COLUMNS)], chosen[-1]})
-  lines = editing.keep(basis, z, subject.names(few), columns)
-  pictures = draw(subject, rows), subject.sheet('reconstruction', lines)
+  sizes = {'fixed': fixed, 'variants': variants, 'reconstructed': reconstructed}
+  return [subject.measure(functools.partial(components, n), count=n, **sizes) for n in counts]
+
+
+def summarise(rows: Sequence[Row], about: str, size: int) -> tuple[list[dict], list[str]]:
+  """The table and the findings; about: the real images; size: the number of components."""
   first = float(rows[0]['variance'])
   table = [
     {
@@ -97,27 +117,26 @@ def run(
     for row in rows
   ]
   half = next(int(row['count']) for row in rows if float(row['variance']) <= first / 2)
-  said = [
-    f'Perceptual variance of {subject.features.name} features; {half} of {basis.ranks.size} '
+  return table, [
+    f'Perceptual variance of {rows[0]["features"]} features; {half} of {size} '
     'components fixed, of those tried, are the fewest that halve it.',
-    f'Rebuilt are {reconstructed} images of {subject.about}. Distances of features and of pixels '
-    'are root mean squares.',
+    f'Rebuilt are {rows[0]["reconstructed"]} images of {about}. Distances of features and of '
+    'pixels are root mean squares.',
   ]
-  subject.report(__doc__, table, said, pictures, rows)
 
 
 def parse(text: str, subject: Subject) -> list[int]:
-  """The counts of a flag, or the powers of two and the bands' edges; none and all besides."""
+  """Parses --counts; default: powers of two and band edges. 0 and all are always included."""
   size = subject.basis.ranks.size
   if text:
-    found = [int(n) if n.strip().isdigit() else -1 for n in text.split(',')]
-    if not all(0 <= n <= size for n in found):
+    counts = [int(n) if n.strip().isdigit() else -1 for n in text.split(',')]
+    if not all(0 <= n <= size for n in counts):
       raise ConfigError(f'--counts={text}: numbers of 0 to {size}, with commas between them')
   else:
     powers = (2**i for i in range(size.bit_length()))
     edges = np.cumsum([int(mask.sum()) for mask in subject.masks.values()]).tolist()
-    found = [*powers, *edges]
-  return sorted({0, size, *found})
+    counts = [*powers, *edges]
+  return sorted({0, size, *counts})
 
 
 def draw(subject: Subject, rows: Sequence[dict[str, str]]) -> pathlib.Path:

@@ -3,11 +3,11 @@
   python -m experiments.bases --config=configs/celebahq256_frequency.py
 
 Draws the --shown lowest basis images on the grid of data.shape, by rank, the blur for the config's
-basis.blur.sigma with both boundaries. Measures of each basis the largest entry of U^T U - I in float32;
-the seconds that U^T and U take on a batch of --batch images, the median of 7, beside those of the
-config's network forward; the FLOPs of both as XLA counts them; and the MiB that XLA allots besides
-input and output, beside those of a dense U of d x d entries. A network for 256 x 256 takes seconds
-an image on a CPU. A basis that was measured on this device is not measured again.
+basis.blur.sigma with both boundaries. Measures of each basis the largest entry of U^T U - I in
+float32; the seconds that U^T and U take on a batch of --batch images, the median of 7, next to
+those of the config's network forward; the FLOPs of both as XLA counts them; and the MiB that XLA
+allocates besides input and output, next to those of a dense U of d x d entries. A network for 256 x
+256 takes seconds an image on a CPU. A basis is measured once on a device.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.benchmarks.throughput import median
 from experiments.lib import command, report
-from experiments.lib.subject import check_counts
+from experiments.lib.command import check_counts
 from gdm_jax import basis as bases
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
@@ -39,48 +39,67 @@ VALUES = (
 
 
 def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
-  """Measures, draws and reports. Raises ConfigError for data that are no images."""
+  """Measures and draws each basis. Raises ConfigError for data that are no images."""
   *grid, _ = shape = config.data.shape
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
   check_counts(1, batch=batch, shown=shown)
-  shown, sigma, said = min(shown, math.prod(grid)), config.basis.blur.sigma, []
-  with blaming('basis.blur.sigma', sigma):
-    found = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
-  try:
-    found['blur, zero'] = bases.blur(grid, sigma, 'zero')
-  except ValueError as error:
-    said.append(f'The blur with a zero boundary is left out: {error}.')
+  shown = min(shown, math.prod(grid))
+  compared, findings = all_bases(grid, config.basis.blur.sigma)
   folder = workdir / 'bases'
-  cells, rows = Cells(folder / 'results.csv', KEYS, VALUES), []
-  system = build.system(config)
-  network = functools.cache(lambda: network_cost(config, system, batch))
-  weights = jax.tree.leaves(jax.eval_shape(system.init, jax.random.key(0)))
-  for name, basis in found.items():
-    key = {
-      **{'basis': name, 'sigma': sigma, 'shape': 'x'.join(map(str, shape)), 'batch': batch},
-      **{'parameters': sum(x.size for x in weights), 'dtype': config.model.dtype},
-      'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    }
-    if key not in cells:
-      measured = {**cost(basis, (batch, *shape)), **network()}
-      measured['share'] = measured['seconds'] / measured['network_seconds']
-      measured['flop_share'] = measured['flop'] / measured['network_flop']
-      cells.add({**key, **{name: f'{value:.4g}' for name, value in measured.items()}})
-    rows.append(cells.get(key))
+  rows = measure(config, compared, batch, Cells(folder / 'results.csv', KEYS, VALUES))
 
   picture = folder / 'figure.png'
   lines = [
     (name, [(f'{rank}', image) for rank, image in enumerate(lowest(basis, shown))])
-    for name, basis in found.items()
+    for name, basis in compared.items()
   ]
   figures.sheet(picture, lines)
-  table = [{'basis': row['basis'], **{key: row[key] for key in VALUES}} for row in rows]
-  said += [
+  findings.append(
     f'The {shown} lowest basis images of {grid[0]} x {grid[1]}, each scaled to its largest value; '
     f'U^T and U together beside a forward pass of the network, {batch} at once.'
+  )
+  report.publish(folder, __doc__, summarise(rows), findings, [picture], rows, config)
+
+
+def all_bases(grid, sigma: float) -> tuple[dict[str, Basis], list[str]]:
+  """The bases by name; and which is left out, and why. Raises ConfigError."""
+  findings = []
+  with blaming('basis.blur.sigma', sigma):
+    compared = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
+  try:
+    compared['blur, zero'] = bases.blur(grid, sigma, 'zero')
+  except ValueError as error:
+    findings.append(f'The blur with a zero boundary is left out: {error}.')
+  return compared, findings
+
+
+def measure(config, compared: dict[str, Basis], batch: int, cells: Cells) -> list[dict[str, str]]:
+  """The row of each basis."""
+  system, shape = build.system(config), config.data.shape
+  network = functools.cache(lambda: network_cost(config, system, batch))
+  weights = jax.tree.leaves(jax.eval_shape(system.predictor.init, jax.random.key(0)))
+  common = {
+    **{'sigma': config.basis.blur.sigma, 'shape': 'x'.join(map(str, shape)), 'batch': batch},
+    **{'parameters': sum(x.size for x in weights), 'dtype': config.model.dtype},
+    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  }
+
+  def costs(basis):
+    measured = {**cost(basis, (batch, *shape)), **network()}
+    measured['share'] = measured['seconds'] / measured['network_seconds']
+    measured['flop_share'] = measured['flop'] / measured['network_flop']
+    return {name: f'{value:.4g}' for name, value in measured.items()}
+
+  return [
+    cells.measure({'basis': name, **common}, functools.partial(costs, basis))
+    for name, basis in compared.items()
   ]
-  report.publish(folder, __doc__, table, said, [picture], rows, config)
+
+
+def summarise(rows: list[dict[str, str]]) -> list[dict]:
+  """The table."""
+  return [{'basis': row['basis'], **{key: row[key] for key in VALUES}} for row in rows]
 
 
 def lowest(basis: Basis, count: int) -> list[np.ndarray]:
@@ -111,10 +130,10 @@ def cost(basis: Basis, shape: tuple[int, ...]) -> dict[str, float]:
 
 def network_cost(config, system: System, batch: int) -> dict[str, float]:
   """A forward pass of the config's network, parameters as they are initialised."""
-  params = jax.jit(system.init)(jax.random.key(0))
+  params = jax.jit(system.predictor.init)(jax.random.key(0))
   alpha = jnp.full((batch, system.process.grouping.num_groups), 0.5)
   x = jnp.zeros((batch, *config.data.shape))
-  program = jax.jit(system.predict).lower(params, x, alpha).compile()
+  program = jax.jit(system.predictor).lower(params, x, alpha).compile()
   return {
     'network_seconds': median(lambda: program(params, x, alpha), REPEATS),
     'network_flop': flops.network(config, system, batch),

@@ -17,9 +17,8 @@ figure.png shows --shown images on their way, bands.png the bands of each model.
 details such as eyes are visible early with k = 1, while GDM-F goes strictly from low to high.
 """
 
-import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 
-from experiments.lib import command, report, study
-from experiments.lib.subject import check_counts, check_finite
-from gdm_jax import build, figures, sampling
+from experiments.lib import command, study
+from experiments.lib.command import check_counts
+from experiments.lib.subject import check_finite
+from gdm_jax import build, figures
 from gdm_jax.basis import Basis
 from gdm_jax.evaluation import evaluator
 from gdm_jax.generation import editing
@@ -58,55 +58,68 @@ Points = Float[np.ndarray, 'rows n *grid c']
 
 
 def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, shown: int = 1):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  """Follows images of all models. Raises ConfigError if a workdir holds no model."""
   check_counts(2, images=images)
   check_counts(1, shown=shown)
-  found = study.Study('generation_process', workdir, KEYS, VALUES)
-  own = build.system(config)
-  bands = editing.masks(own, build.sampling_order(config, own.strategies)[0])
+  this = study.Study('generation_process', workdir, KEYS, VALUES)
+  system = build.system(config)
+  bands = editing.masks(system, build.sampling_order(config, system.strategies)[0])
   others = study.workdirs(models, workdir) if models else []
   lines, rows = [], {}
-  for model in found.models(config, [*others, workdir]):
-    settle(model, len(bands))
-    key = {
-      'model': model.name,
-      **evaluator.provenance(model.config, model.system, model.weights),
-      'basis': '-'.join(str(value) for value in config.basis.values()),
-      'images': images,
-    }
-    numbers = rows_of(model)
-    keys = [{**key, 'row': row, 'band': band} for band in bands for row in numbers]
-    missing = [key for key in keys if key not in found.cells]
-    points, guesses = on_its_way(model, images)
-    if missing:
-      shares = {name: done(own.process.basis, guesses, mask) for name, mask in bands.items()}
-      values = {
-        (name, n): v for name, some in shares.items() for n, v in zip(numbers, some, strict=True)
-      }
-      found.cells.add(
-        *({**key, 'done': f'{values[key["band"], key["row"]]:.6g}'} for key in missing)
-      )
-    rows[model.name] = [found.cells.get(key) for key in keys]
-    lines += shown_lines(model.name, points[:, :shown], guesses[:, :shown], numbers)
+  for model in this.models(config, [*others, workdir]):
+    fit_sampling_to_model(model, len(bands))
+    points, guesses = intermediate_images(model, images)
+    rows[model.name] = measure(this, model, config, system.process.basis, bands, guesses)
+    lines += shown_lines(model.name, points[:, :shown], guesses[:, :shown], rows_of(model))
 
-  pictures = [found.folder / f'{name}.png' for name in ('figure', 'bands')]
+  pictures = [this.folder / f'{name}.png' for name in ('figure', 'bands')]
   figures.sheet(pictures[0], lines)
   draw(pictures[1], rows)
+  table, findings = summarise(rows)
+  flat = [row for group in rows.values() for row in group]
+  this.publish(__doc__, table, findings, pictures, flat, model.config)
+
+
+def measure(
+  this: study.Study, model: study.Model, config, basis: Basis, bands: Mapping[str, Mask], guesses
+) -> list[study.Row]:
+  """The rows of a model: what is decided of each band at each row of its table."""
+  key = {
+    'model': model.name,
+    **evaluator.provenance(model.config, model.system, model.checkpoint),
+    'basis': basis_of(config),
+    'images': guesses.shape[1],
+  }
+  rows = []
+  for band, mask in bands.items():
+    fractions = dict(zip(rows_of(model), fraction_decided(basis, guesses, mask), strict=True))
+    for row, fraction in fractions.items():
+      values = {'done': f'{fraction:.6g}'}
+      rows.append(this.cells.measure({**key, 'row': row, 'band': band}, lambda v=values: v))
+  return rows
+
+
+def basis_of(config) -> str:
+  """The basis and the options of the blur, for results.csv."""
+  return '-'.join(str(value) for value in (config.basis.name, *config.basis.blur.values()))
+
+
+def summarise(rows: Mapping[str, Sequence[study.Row]]) -> tuple[list[dict], list[str]]:
+  """The table and the findings of rows by model."""
   table = [
-    {'model': name, 'band': band, **half_way([row for row in some if row['band'] == band])}
-    for name, some in rows.items()
-    for band in bands
+    {'model': name, 'band': band, **decision_times(line)}
+    for name, group in rows.items()
+    for band, line in study.by(group, 'band').items()
   ]
-  said = [
+  images = next(iter(rows.values()))[0]['images']
+  return table, [
     'When a tenth, half and nine tenths of a band are decided, as fractions of the steps; '
     f'{images} images from the same latents.'
   ]
-  every = [row for some in rows.values() for row in some]
-  report.publish(found.folder, __doc__, table, said, pictures, every, model.config)
 
 
-def settle(model: study.Model, groups: int):
-  """Takes from the config's sampling what is for another number of groups than the model's."""
+def fit_sampling_to_model(model: study.Model, groups: int):
+  """Resets sampling options that assume a different number of groups."""
   c = model.config.sampling
   if c.strategy not in model.system.strategies:
     c.strategy = ''
@@ -115,22 +128,23 @@ def settle(model: study.Model, groups: int):
     c.update(order=(), cuts=(), steps=(sum(c.steps),))
 
 
-def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
-  """Images of the first seeds on their way: z_t, and the image expected of it, at `rows_of`."""
+def intermediate_images(model: study.Model, count: int) -> tuple[Points, Points]:
+  """Images of the first seeds during generation: z_t and the image expected of it, at `rows_of`."""
   c, process = model.config.sampling, model.system.process
   seeds = np.arange(count, dtype=np.uint32)
   labels = build.sampling_labels(model.config, seeds)
   table = build.sampling_table(model.config, model.system)
-  generator = Generator(model.system, model.config.data.shape, c.solver, model.mesh, c.guidance)
+  solver = build.solver(model.config)
+  generator = Generator(model.system, model.config.data.shape, solver, model.mesh, c.guidance)
 
   @jax.jit
   def expected(params, x, level):
-    predict = sampling.guided(functools.partial(model.system.predict, params), labels, c.guidance)
+    predict = model.system.predictor.bind(params, labels, c.guidance)
     alpha = jnp.broadcast_to(level, (count, len(level)))
     return process.advance(x, predict(x, alpha), alpha, jnp.ones_like(alpha))
 
-  params, rows = model.weights.params, rows_of(model)
-  states = generator.iterate(params, table, seeds, labels=labels, piece=_piece(table))
+  params, rows = model.checkpoint.params, rows_of(model)
+  states = generator.iterate(params, table, seeds, labels=labels, chunk_steps=_chunk_steps(table))
   points = [check_finite(generator.to_host(x, count)) for x in states]
   mean = np.broadcast_to(points[-1].mean(0), points[-1].shape)
   guesses = []
@@ -141,18 +155,18 @@ def on_its_way(model: study.Model, count: int) -> tuple[Points, Points]:
 
 
 def rows_of(model: study.Model) -> Int[np.ndarray, ' rows']:
-  """The rows of the model's table that are looked at, about ROWS, the first and the last too."""
+  """About ROWS rows of the model's table, with the first and the last."""
   table = build.sampling_table(model.config, model.system)
-  parts = chunks(table, _piece(table))
+  parts = chunks(table, _chunk_steps(table))
   return np.cumsum([0, *(len(part) - 1 for part in parts)])
 
 
-def _piece(table):
+def _chunk_steps(table):
   return max((len(table) - 1) // ROWS, 1)
 
 
-def done(basis: Basis, guesses: Points, mask: Mask) -> Float[np.ndarray, ' rows']:
-  """The share of a band's variance in the last images that each row's expected images have."""
+def fraction_decided(basis: Basis, guesses: Points, mask: Mask) -> Float[np.ndarray, ' rows']:
+  """Fraction of the band's final variance already explained by the expected image at each row."""
   c = np.asarray(basis.analyze(guesses)) * np.asarray(mask)
   final = c[-1]
   wrong = ((c - final) ** 2).sum(tuple(range(1, c.ndim)))
@@ -169,8 +183,8 @@ def shown_lines(name: str, points: Points, guesses: Points, numbers) -> list:
   ]
 
 
-def half_way(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-  """When a band is decided: the first of the rows at which so much is done."""
+def decision_times(rows: Sequence[dict[str, str]]) -> dict[str, str]:
+  """The first rows at which a tenth, half and nine tenths of a band are decided, as fractions."""
   last = int(rows[-1]['row'])
   return {
     f'{share:.0%}': f'{next(int(r["row"]) for r in rows if float(r["done"]) >= share) / last:.2f}'
@@ -183,9 +197,9 @@ def draw(file: pathlib.Path, rows: dict[str, list[dict[str, str]]]):
   figure, axes = plt.subplots(
     1, len(rows), figsize=(5 * len(rows), 3.5), dpi=120, layout='constrained', squeeze=False
   )
-  for axis, (name, some) in zip(axes[0], rows.items(), strict=True):
-    for band in dict.fromkeys(row['band'] for row in some):
-      points = [(int(row['row']), float(row['done'])) for row in some if row['band'] == band]
+  for axis, (name, group) in zip(axes[0], rows.items(), strict=True):
+    for band, line in study.by(group, 'band').items():
+      points = [(int(row['row']), float(row['done'])) for row in line]
       axis.plot(*zip(*points, strict=True), 'o-', ms=3, label=band)
     axis.set(title=name, xlabel='steps', ylabel='share of the band decided', ylim=(-0.1, 1.05))
     axis.grid(alpha=0.3)

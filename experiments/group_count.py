@@ -16,11 +16,14 @@ evaluations for the same quality. At that scale:
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from experiments.lib import command, report, study
-from gdm_jax import figures, solvers
-from gdm_jax.config import blaming
+from gdm_jax import build, figures
 from gdm_jax.runtime.errors import ConfigError
+
+Rows = Mapping[str, Mapping[int, list[study.Row]]]
+"""By strategy and by evaluations."""
 
 
 def run(
@@ -31,52 +34,77 @@ def run(
   repeats: int = 3,
   budgets: str = '8,16,32,64,128',
 ):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
-  found = study.Study('group_count', workdir)
-  try:
-    each = sorted({int(budget) for budget in budgets.split(',')})
-  except ValueError:
-    raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
-  with blaming('sampling.solver', config.sampling.solver):
-    solver = solvers.get_solver(config.sampling.solver)
+  """Evaluates every strategy at every budget. Raises ConfigError if a workdir holds no model."""
+  this = study.Study('group_count', workdir)
+  evaluations, solver = parse(budgets), build.solver(config)
   rows: dict[str, dict[int, list]] = {}
-  for model in found.models(config, study.workdirs(models, workdir)):
+  for model in this.models(config, study.workdirs(models, workdir)):
     counts = [strategy.num_groups for strategy in model.system.strategies.values()]
     for name, strategy in model.system.strategies.items():
       k = strategy.num_groups
       label = f'k = {k}' if counts.count(k) == 1 else f'{name}, k = {k}'
-      for budget in each:
-        steps = solver.steps(budget)
-        if steps >= k:
-          cell = found.measure(model, repeats, strategy=name, steps=(steps,))
-          rows.setdefault(label, {}).setdefault(budget, []).extend(cell)
-
-  every = [row for line in rows.values() for some in line.values() for row in some]
-  if not every:
+      for budget in evaluations:
+        if (steps := solver.steps(budget)) >= k:
+          measured = this.measure(model, repeats, strategy=name, steps=(steps,))
+          rows.setdefault(label, {}).setdefault(budget, []).extend(measured)
+  if not rows:
     raise ConfigError(f'--budgets={budgets}: too few for any of the strategies')
-  metric = every[0]['metric']
-  statistics = {
-    label: {budget: study.mean_and_deviation(some) for budget, some in line.items()}
-    for label, line in rows.items()
-  }
-  picture = found.folder / 'figure.png'
-  figures.plot_lines(
-    picture,
-    {label: [(n, *values) for n, values in line.items()] for label, line in statistics.items()},
-    each,
-    xlabel='evaluations of the network',
-    ylabel=metric,
-    xscale='log',
-    yscale='log',
-  )
+  picture = this.folder / 'figure.png'
+  draw(picture, rows, evaluations)
+  table, findings = summarise(rows, evaluations)
+  this.publish(__doc__, table, findings, [picture], flat(rows), model.config)
+
+
+def parse(budgets: str) -> list[int]:
+  """The numbers of --budgets, ascending. Raises ConfigError."""
+  try:
+    return sorted({int(budget) for budget in budgets.split(',')})
+  except ValueError:
+    raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
+
+
+def summarise(rows: Rows, budgets: Sequence[int]) -> tuple[list[dict], list[str]]:
+  """The table and the findings."""
+  statistics = statistics_of(rows)
   cells = {
     label: {n: f'{mean:.4g} ± {deviation:.2g}' for n, (mean, deviation) in line.items()}
     for label, line in statistics.items()
   }
-  table = report.by_budget(metric, cells, each)
-  said = [best_at(statistics, n) for n in each if any(n in line for line in statistics.values())]
-  said.append(study.spread_caption(every))
-  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
+  table = report.by_budget(flat(rows)[0]['metric'], cells, budgets)
+  findings = [
+    best_at(statistics, n) for n in budgets if any(n in line for line in statistics.values())
+  ]
+  return table, [*findings, study.spread_caption(flat(rows))]
+
+
+def flat(rows: Rows) -> list[study.Row]:
+  """All rows."""
+  return [row for line in rows.values() for group in line.values() for row in group]
+
+
+def statistics_of(rows: Rows) -> dict[str, dict[int, tuple[float, float]]]:
+  """Mean and deviation of each strategy and budget."""
+  return {
+    label: {budget: study.mean_and_deviation(group) for budget, group in line.items()}
+    for label, line in rows.items()
+  }
+
+
+def draw(file: pathlib.Path, rows: Rows, budgets: Sequence[int]):
+  """A line for each strategy."""
+  lines = {
+    label: [(n, *values) for n, values in line.items()]
+    for label, line in statistics_of(rows).items()
+  }
+  figures.plot_lines(
+    file,
+    lines,
+    budgets,
+    xlabel='evaluations of the network',
+    ylabel=flat(rows)[0]['metric'],
+    xscale='log',
+    yscale='log',
+  )
 
 
 def best_at(statistics, budget: int) -> str:

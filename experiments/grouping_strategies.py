@@ -17,49 +17,66 @@ CIFAR-10 with Euler and 128 steps, Bottom-to-Top 12.63, Right-to-Left 13.14, CDM
 """
 
 import pathlib
+from collections.abc import Mapping
 
 from configs import cifar10_strategies
-from experiments.lib import command, report, study
+from experiments.lib import command, study
+from experiments.paper import TABLE_1
 from gdm_jax import figures
-
-PAPER = {'bottom_top': 12.63, 'right_left': 13.14, 'cdm': 14.03, 'cdm_inv': 13.70}
 
 
 def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
-  found = study.Study('grouping_strategies', workdir)
-  rows: dict[str, list] = {}
-  for model in found.models(config, study.workdirs(models, workdir)):
+  """Evaluates every strategy of every model. Raises ConfigError if a workdir holds no model."""
+  this = study.Study('grouping_strategies', workdir)
+  rows: dict[str, list[study.Row]] = {}
+  for model in this.models(config, study.workdirs(models, workdir)):
     for name in model.system.strategies:
-      rows.setdefault(label(model, name), []).extend(found.measure(model, repeats, strategy=name))
+      rows.setdefault(label(model, name), []).extend(this.measure(model, repeats, strategy=name))
+  picture = this.folder / 'figure.png'
+  draw(picture, rows)
+  table, findings = summarise(rows)
+  this.publish(__doc__, table, findings, [picture], flat(rows), model.config)
 
-  every = [row for some in rows.values() for row in some]
-  metric = every[0]['metric']
-  statistics = {name: study.mean_and_deviation(some) for name, some in rows.items()}
+
+def summarise(rows: Mapping[str, list[study.Row]]) -> tuple[list[dict], list[str]]:
+  """The table and the findings of rows by strategy."""
+  metric = flat(rows)[0]['metric']
+  statistics = {name: study.mean_and_deviation(group) for name, group in rows.items()}
   table = [
     {
       'strategy': name,
       metric: f'{mean:.4g} ± {deviation:.2g}',
       'of': ' '.join(f'{float(row["distance"]):.4g}' for row in rows[name]),
-      'FID10K, paper (CIFAR-10)': PAPER.get(name, ''),
+      'FID10K, paper (CIFAR-10)': TABLE_1.get(name, ''),
     }
     for name, (mean, deviation) in statistics.items()
   ]
-  picture = found.folder / 'figure.png'
-  means, deviations = zip(*statistics.values(), strict=True)
-  figures.plot_bars(picture, list(rows), means, deviations, ylabel=metric)
   ranking = sorted(statistics, key=lambda name: statistics[name][0])
-  said = [f'From low to high {metric}: {", ".join(ranking)}.', study.spread_caption(every)]
-  if set(ranking) == set(PAPER):
-    said.append(f'In the paper: {", ".join(sorted(PAPER, key=PAPER.get))}.')
-  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
+  findings = [
+    f'From low to high {metric}: {", ".join(ranking)}.',
+    study.spread_caption(flat(rows)),
+  ]
+  if set(ranking) == set(TABLE_1):
+    findings.append(f'In the paper: {", ".join(sorted(TABLE_1, key=TABLE_1.get))}.')
+  return table, findings
+
+
+def flat(rows: Mapping[str, list[study.Row]]) -> list[study.Row]:
+  """All rows."""
+  return [row for group in rows.values() for row in group]
+
+
+def draw(file: pathlib.Path, rows: Mapping[str, list[study.Row]]):
+  """A bar for each strategy."""
+  means, deviations = zip(*map(study.mean_and_deviation, rows.values()), strict=True)
+  figures.plot_bars(file, list(rows), means, deviations, ylabel=flat(rows)[0]['metric'])
 
 
 def label(model: study.Model, name: str) -> str:
-  """The name in Table 1 of what a model was trained on; else the strategy's, or the model's."""
-  mine = model.config.strategies[name].to_dict()
+  """The name in Table 1 of what a model was trained on; otherwise the strategy's or the model's."""
+  trained = model.config.strategies[name].to_dict()
   for known, strategy in cifar10_strategies.get_config().strategies.items():
-    if strategy.to_dict() == mine:
+    if strategy.to_dict() == trained:
       return known
   return name if len(model.system.strategies) > 1 else model.name
 

@@ -16,12 +16,15 @@ classifier's give the distances alone. For pictures of one's own there is --mode
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.lib import command
-from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from experiments.lib.command import check_counts
+from experiments.lib.study import Row
+from experiments.lib.subject import Subject, distance, edit, share
 from gdm_jax import latents
 from gdm_jax.generation import editing
 
@@ -29,55 +32,66 @@ VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'p
 
 
 def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  """Exchanges each band of many pairs. Raises ConfigError if the workdir holds no model."""
   check_counts(2, pairs=pairs)
   check_counts(1, shown=shown)
   subject = Subject('image_mixing', config, workdir, ('pairs', 'band'), VALUES)
-  originals, references = subject.pairs(pairs)
+  originals, references = subject.choose_pairs(pairs)
+  rows = measure(subject, originals, references)
+
+  few = np.stack([originals, references], 1)[:shown].ravel()
+  x, names = subject.load(few)[0], subject.captions(few)
+  lines = editing.mix(subject.basis, subject.encode(x), names, subject.masks)
+  picture = subject.sheet('figure', lines)
+  table, findings = summarise(rows, subject.about)
+  subject.report(__doc__, table, findings, [picture], rows)
+
+
+def measure(subject: Subject, originals, references) -> list[Row]:
+  """The row of each band, and of nothing and everything exchanged."""
 
   @functools.cache
   def encoded():
     """Images, latents and features, of the originals and of the references."""
-    images = [subject.real(numbers)[0] for numbers in (originals, references)]
-    return [(x, subject.encode(x), subject.perceive(x)) for x in images]
+    images = [subject.load(numbers)[0] for numbers in (originals, references)]
+    return [(x, subject.encode(x), subject.features_of(x)) for x in images]
 
-  def measure(mask):
-    (x, z, was), (_, other, theirs) = encoded()
+  def exchange(mask):
+    (x, z, original), (_, other, reference) = encoded()
     mixed = subject.decode(edit(lambda p, q: latents.swap(subject.basis, p, q, mask)[0], z, other))
-    found = subject.perceive(mixed)
+    features = subject.features_of(mixed)
     values = {}
     if subject.classified:
-      now, before, reference = map(subject.classes, (found, was, theirs))
-      values['changed'], values['changed_error'] = share(now != before)
-      values['adopted'], values['adopted_error'] = share(now == reference)
-    values['distance'] = distance(found, was) / distance(theirs, was)
+      after, before, target = map(subject.classes, (features, original, reference))
+      values['changed'], values['changed_error'] = share(after != before)
+      values['adopted'], values['adopted_error'] = share(after == target)
+    values['distance'] = distance(features, original) / distance(reference, original)
     values['pixels'] = float(np.sqrt(((mixed - x) ** 2).mean()))
     return values
 
   nothing = jnp.zeros((*subject.basis.shape, 1), bool)
   bands = {'nothing': nothing, **subject.masks, 'everything': ~nothing}
-  rows = [
-    subject.cell(functools.partial(measure, mask), pairs=pairs, band=name)
+  return [
+    subject.measure(functools.partial(exchange, mask), pairs=len(originals), band=name)
     for name, mask in bands.items()
   ]
 
-  few = np.stack([originals, references], 1)[:shown].ravel()
-  x, names = subject.real(few)[0], subject.names(few)
-  lines = editing.mix(subject.basis, subject.encode(x), names, subject.masks)
-  picture = subject.sheet('figure', lines)
+
+def summarise(rows: Sequence[Row], about: str) -> tuple[list[dict], list[str]]:
+  """The table and the findings; about: the real images."""
   table = [{'exchanged': row['band'], **{key: row[key] for key in VALUES}} for row in rows]
-  said = [f'{pairs} pairs of {subject.about}; shares are given with their standard errors.']
-  if subject.classified:
+  findings = [f'{rows[0]["pairs"]} pairs of {about}; shares are given with their standard errors.']
+  if rows[0]['changed']:
     coarse, fine = rows[1], rows[-2]
-    said.append(
+    findings.append(
       f'Exchanging {coarse["band"]} makes {float(coarse["changed"]):.1%} of the images another '
       f'class, exchanging {fine["band"]} {float(fine["changed"]):.1%}.'
     )
-  said.append(
+  findings.append(
     f'Exchanging nothing leaves a root mean square difference of {float(rows[0]["pixels"]):.2g} '
     'to the original pixels, in [-1, 1].'
   )
-  subject.report(__doc__, table, said, [picture], rows)
+  return table, findings
 
 
 if __name__ == '__main__':

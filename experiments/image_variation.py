@@ -14,9 +14,12 @@ appearance differs, with [0, 500] fine detail.
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 from experiments.lib import command
-from experiments.lib.subject import Subject, check_counts, distance, edit, share, variance
+from experiments.lib.command import check_counts
+from experiments.lib.study import Row
+from experiments.lib.subject import Subject, distance, edit, share, variance
 from gdm_jax import latents
 from gdm_jax.generation import editing
 from gdm_jax.runtime.errors import ConfigError
@@ -32,50 +35,59 @@ def run(
   variants: int = 8,
   shown: int = 2,
 ):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  """Keeps the lowest bands of real images. Raises ConfigError if the workdir holds no model."""
   check_counts(2, images=images, variants=variants)
   check_counts(1, shown=shown)
-  sizes = {'images': images, 'variants': variants}
-  subject = Subject('image_variation', config, workdir, (*sizes, 'kept'), VALUES)
-  basis, kept = subject.basis, editing.lowest(subject.masks)
-  if not kept:
+  subject = Subject('image_variation', config, workdir, ('images', 'variants', 'kept'), VALUES)
+  masks = editing.lowest(subject.masks)
+  if not masks:
     raise ConfigError('the strategy has one group: there is nothing to keep beside the rest')
-  fresh = subject.noise(0, images * variants)
+  noise = subject.noise(0, images * variants)
+  rows = measure(subject, masks, images, variants, noise)
+
+  few = subject.choose_images(shown)
+  z = subject.encode(subject.load(few)[0])
+  lines = editing.vary(subject.basis, z, subject.captions(few), masks, noise[:variants])
+  picture = subject.sheet('figure', lines)
+  table, findings = summarise(rows, subject.about)
+  subject.report(__doc__, table, findings, [picture], rows)
+
+
+def measure(subject: Subject, masks, images: int, variants: int, noise) -> list[Row]:
+  """The row of each mask that is kept."""
 
   @functools.cache
   def encoded():
-    x, _ = subject.real(subject.some(images))
+    x, _ = subject.load(subject.choose_images(images))
     z = edit(lambda p: p.repeat(variants, 0), subject.encode(x))
-    return z, subject.perceive(x).repeat(variants, 0)
+    return z, subject.features_of(x).repeat(variants, 0)
 
-  def measure(mask):
-    z, was = encoded()
-    varied = edit(lambda p: latents.resample(basis, p, fresh, ~mask), z)
-    found = subject.perceive(subject.decode(varied))
+  def vary(mask):
+    z, original = encoded()
+    varied = edit(lambda p: latents.resample(subject.basis, p, noise, ~mask), z)
+    features = subject.features_of(subject.decode(varied))
     values = {
-      'variance': variance(found.reshape(images, variants, -1)),
-      'distance': distance(found, was),
+      'variance': variance(features.reshape(images, variants, -1)),
+      'distance': distance(features, original),
     }
     if subject.classified:
-      values['same'], values['same_error'] = share(
-        (subject.classes(found) == subject.classes(was)).reshape(images, variants)
-      )
+      same = subject.classes(features) == subject.classes(original)
+      values['same'], values['same_error'] = share(same.reshape(images, variants))
     return values
 
-  rows = [
-    subject.cell(functools.partial(measure, mask), kept=name, **sizes)
-    for name, mask in kept.items()
+  return [
+    subject.measure(functools.partial(vary, mask), kept=name, images=images, variants=variants)
+    for name, mask in masks.items()
   ]
-  few = subject.some(shown)
-  z = subject.encode(subject.real(few)[0])
-  lines = editing.vary(basis, z, subject.names(few), kept, fresh[:variants])
-  picture = subject.sheet('figure', lines)
+
+
+def summarise(rows: Sequence[Row], about: str) -> tuple[list[dict], list[str]]:
+  """The table and the findings; about: the real images."""
   table = [{'kept': row['kept'], **{key: row[key] for key in VALUES}} for row in rows]
-  said = [
-    f'{images} images of {subject.about}, {variants} variants each; perceptual variance of '
-    f'{subject.features.name} features.'
+  return table, [
+    f'{rows[0]["images"]} images of {about}, {rows[0]["variants"]} variants each; perceptual '
+    f'variance of {rows[0]["features"]} features.'
   ]
-  subject.report(__doc__, table, said, [picture], rows)
 
 
 if __name__ == '__main__':

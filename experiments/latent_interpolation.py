@@ -14,11 +14,14 @@ or the animal's class, [100, 499] the expression, and the rest changes hardly an
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.lib import command
-from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from experiments.lib.command import check_counts
+from experiments.lib.study import Row, by
+from experiments.lib.subject import Subject, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.generation import editing
 from gdm_jax.runtime.errors import ConfigError
@@ -27,66 +30,80 @@ VALUES = ('distance', 'changed', 'changed_error')
 
 
 def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
-  """Measures, draws and reports. Raises ConfigError where a workdir holds no model."""
+  """Interpolates each band of many pairs. Raises ConfigError if the workdir holds no model."""
   check_counts(1, pairs=pairs, shown=shown)
-  shown = min(shown, pairs)
   keys = ('pairs', 'spherical', 'band', 'weight')
   subject = Subject('latent_interpolation', config, workdir, keys, VALUES)
-  basis, c = subject.basis, subject.config.edit
+  basis, c, shown = subject.basis, subject.config.edit, min(shown, pairs)
   if not c.weights:
     raise ConfigError('edit.weights is empty')
   z, other = subject.noise(0, pairs), subject.noise(pairs, pairs)
+  rows = measure(subject, z, other)
+
+  few = np.stack([z[:shown], other[:shown]], 1).reshape(-1, *z.shape[1:])
+  names = [f'seed {seed}' for i in range(shown) for seed in (i, pairs + i)]
+  lines = editing.interpolate(basis, few, names, subject.masks, c.weights, c.spherical)
+  plot = subject.results / 'distance.png'
+  draw(plot, rows)
+  table, findings = summarise(rows)
+  subject.report(__doc__, table, findings, (subject.sheet('figure', lines), plot), rows)
+
+
+def measure(subject: Subject, z, other) -> list[Row]:
+  """The row of each band and weight."""
+  c = subject.config.edit
 
   @functools.cache
   def ends():
-    return [subject.perceive(subject.decode(some)) for some in (z, other)]
+    return [subject.features_of(subject.decode(latent)) for latent in (z, other)]
 
-  def measure(mask, weight):
-    was, theirs = ends()
-    moved = edit(lambda p, q: latents.interpolate(basis, p, q, weight, mask, c.spherical), z, other)
-    found = subject.perceive(subject.decode(moved))
-    values = {
-      'distance': distance(found, was) / distance(theirs, was),
-    }
+  def interpolate(mask, weight):
+    first, second = ends()
+    edited = edit(
+      lambda p, q: latents.interpolate(subject.basis, p, q, weight, mask, c.spherical), z, other
+    )
+    features = subject.features_of(subject.decode(edited))
+    values = {'distance': distance(features, first) / distance(second, first)}
     if subject.classified:
-      changed = share(subject.classes(found) != subject.classes(was))
-      values['changed'], values['changed_error'] = changed
+      changed = subject.classes(features) != subject.classes(first)
+      values['changed'], values['changed_error'] = share(changed)
     return values
 
-  common = {'pairs': pairs, 'spherical': c.spherical}
-  rows = {
-    name: [
-      subject.cell(functools.partial(measure, mask, w), band=name, weight=w, **common)
-      for w in c.weights
-    ]
+  common = {'pairs': len(z), 'spherical': c.spherical}
+  return [
+    subject.measure(functools.partial(interpolate, mask, w), band=name, weight=w, **common)
     for name, mask in subject.masks.items()
-  }
-  plot = subject.results / 'distance.png'
-  lines = {
-    name: [(float(row['weight']), float(row['distance'])) for row in line]
-    for name, line in rows.items()
-  }
-  figures.plot_lines(
-    plot, lines, xlabel='weight of the second image', ylabel='distance of features, that of two = 1'
-  )
-  few = np.stack([z[:shown], other[:shown]], 1).reshape(-1, *z.shape[1:])
-  names = [f'seed {seed}' for i in range(shown) for seed in (i, pairs + i)]
-  ways = editing.interpolate(basis, few, names, subject.masks, c.weights, c.spherical)
-  pictures = subject.sheet('figure', ways), plot
-  table = [
-    {'band': name, **{f'{row["weight"]}': told(row) for row in line}} for name, line in rows.items()
+    for w in c.weights
   ]
-  said = [
-    f'{pairs} pairs of generated images, {"great circle" if c.spherical else "straight line"}; '
-    f'distance of {subject.features.name} features at each weight, that of the two images being 1'
-    + ', and the share of another class than the first image' * subject.classified
+
+
+def summarise(rows: Sequence[Row]) -> tuple[list[dict], list[str]]:
+  """The table and the findings."""
+  table = [
+    {'band': name, **{row['weight']: format_cell(row) for row in line}}
+    for name, line in by(rows, 'band').items()
+  ]
+  path = 'great circle' if rows[0]['spherical'] == 'True' else 'straight line'
+  return table, [
+    f'{rows[0]["pairs"]} pairs of generated images, {path}; '
+    f'distance of {rows[0]["features"]} features at each weight, that of the two images being 1'
+    + ', and the share of another class than the first image' * bool(rows[0]['changed'])
     + '.'
   ]
-  every = [row for line in rows.values() for row in line]
-  subject.report(__doc__, table, said, pictures, every)
 
 
-def told(row: dict[str, str]) -> str:
+def draw(file: pathlib.Path, rows: Sequence[Row]):
+  """A line for each band."""
+  lines = {
+    name: [(float(row['weight']), float(row['distance'])) for row in line]
+    for name, line in by(rows, 'band').items()
+  }
+  figures.plot_lines(
+    file, lines, xlabel='weight of the second image', ylabel='distance of features, that of two = 1'
+  )
+
+
+def format_cell(row: dict[str, str]) -> str:
   """A cell of the table."""
   changed = f', {float(row["changed"]):.0%}' if row['changed'] else ''
   return f'{float(row["distance"]):.3f}{changed}'

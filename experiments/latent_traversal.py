@@ -17,12 +17,15 @@ azimuth, hair or gender.
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from experiments.lib import command
-from experiments.lib.subject import Subject, check_counts, distance, edit, share
+from experiments.lib.command import check_counts
+from experiments.lib.study import Row, by
+from experiments.lib.subject import Subject, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.config import blaming
 from gdm_jax.generation import editing
@@ -31,75 +34,90 @@ VALUES = ('distance', 'common', 'changed', 'changed_error')
 
 
 def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
-  """Measures, draws and reports. Raises ConfigError for a rank or channel that is not there."""
+  """Sets elements of many latents. Raises ConfigError for a rank or channel that does not exist."""
   check_counts(2, images=images)
   check_counts(1, shown=shown)
-  shown = min(shown, images)
   keys = ('images', 'channel', 'rank', 'strength')
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
-  subject.check_ranks()
-  basis, c = subject.basis, subject.config.edit
+  subject.require_frequency_basis()
+  basis, c, shown = subject.basis, subject.config.edit, min(shown, images)
   z = subject.noise(0, images)
   with blaming('edit.ranks, edit.channel', (c.ranks, c.channel)):
     for rank in c.ranks:
       latents.traverse(basis, z[:1], rank, c.channel, np.zeros(1))
+  rows = measure(subject, z)
 
-  @functools.cache
-  def apart():
-    seen = subject.perceive(subject.decode(z))
-    return distance(seen, np.roll(seen, 1, axis=0))
-
-  @functools.cache
-  def moved(rank, strength):
-    at = np.asarray([strength])
-    edited = edit(lambda p: latents.traverse(basis, p, rank, c.channel, at)[0], z)
-    return subject.perceive(subject.decode(edited))
-
-  def measure(rank, strength):
-    was, found = moved(rank, 0.0), moved(rank, strength)
-    values = {
-      'distance': distance(found, was) / apart(),
-      'common': common_share(found - was),
-    }
-    if subject.classified:
-      changed = share(subject.classes(found) != subject.classes(was))
-      values['changed'], values['changed_error'] = changed
-    return values
-
-  common = {'images': images, 'channel': c.channel}
-  rows = {
-    rank: [
-      subject.cell(functools.partial(measure, rank, v), rank=rank, strength=v, **common)
-      for v in c.strengths
-    ]
-    for rank in c.ranks
-  }
-  plot = subject.results / 'distance.png'
-  lines = {
-    f'rank {rank}': [(float(row['strength']), float(row['distance'])) for row in line]
-    for rank, line in rows.items()
-  }
-  figures.plot_lines(
-    plot, lines, xlabel='value of the element', ylabel='distance of features, of two images = 1'
-  )
-  ways = functools.partial(
+  few = subject.choose_images(shown)
+  lines = functools.partial(
     editing.traverse, basis, ranks=c.ranks, channel=c.channel, values=c.strengths
   )
-  few = subject.some(shown)
-  generated = ways(z[:shown], [f'seed {seed}' for seed in range(shown)])
-  real = ways(subject.encode(subject.real(few)[0]), subject.names(few))
+  generated = lines(z[:shown], [f'seed {seed}' for seed in range(shown)])
+  real = lines(subject.encode(subject.load(few)[0]), subject.captions(few))
+  plot = subject.results / 'distance.png'
+  draw(plot, rows)
   pictures = subject.sheet('figure', generated), subject.sheet('real', real), plot
+  table, findings = summarise(rows, subject.about)
+  subject.report(__doc__, table, findings, pictures, rows)
+
+
+def measure(subject: Subject, z) -> list[Row]:
+  """The row of each rank and strength."""
+  c = subject.config.edit
+
+  @functools.cache
+  def distance_of_two():
+    features = subject.features_of(subject.decode(z))
+    return distance(features, np.roll(features, 1, axis=0))
+
+  @functools.cache
+  def features_at(rank, strength):
+    value = np.asarray([strength])
+    edited = edit(lambda p: latents.traverse(subject.basis, p, rank, c.channel, value)[0], z)
+    return subject.features_of(subject.decode(edited))
+
+  def traverse(rank, strength):
+    middle, moved = features_at(rank, 0.0), features_at(rank, strength)
+    values = {
+      'distance': distance(moved, middle) / distance_of_two(),
+      'common': common_share(moved - middle),
+    }
+    if subject.classified:
+      changed = subject.classes(moved) != subject.classes(middle)
+      values['changed'], values['changed_error'] = share(changed)
+    return values
+
+  common = {'images': len(z), 'channel': c.channel}
+  return [
+    subject.measure(functools.partial(traverse, rank, v), rank=rank, strength=v, **common)
+    for rank in c.ranks
+    for v in c.strengths
+  ]
+
+
+def summarise(rows: Sequence[Row], about: str) -> tuple[list[dict], list[str]]:
+  """The table and the findings; about: the real images."""
   table = [
-    {'rank': rank, **{row['strength']: told(row) for row in line}} for rank, line in rows.items()
+    {'rank': rank, **{row['strength']: format_cell(row) for row in line}}
+    for rank, line in by(rows, 'rank').items()
   ]
-  said = [
-    f'{images} generated images; at each value of the element, from 0, how far the features '
-    f'({subject.features.name}) move / how much of that all images share'
+  return table, [
+    f'{rows[0]["images"]} generated images; at each value of the element, from 0, how far the '
+    f'features ({rows[0]["features"]}) move / how much of that all images share'
     + ' / how many change their class.'
-    * subject.classified,
-    f'real.png: {subject.about}.',
+    * bool(rows[0]['changed']),
+    f'real.png: {about}.',
   ]
-  subject.report(__doc__, table, said, pictures, [row for line in rows.values() for row in line])
+
+
+def draw(file: pathlib.Path, rows: Sequence[Row]):
+  """A line for each rank."""
+  lines = {
+    f'rank {rank}': [(float(row['strength']), float(row['distance'])) for row in line]
+    for rank, line in by(rows, 'rank').items()
+  }
+  figures.plot_lines(
+    file, lines, xlabel='value of the element', ylabel='distance of features, of two images = 1'
+  )
 
 
 def common_share(moves: Float[np.ndarray, 'n d']) -> float:
@@ -114,7 +132,7 @@ def common_share(moves: Float[np.ndarray, 'n d']) -> float:
   return float(np.sqrt(max(n * mean - square, 0) / (n - 1) / square))
 
 
-def told(row: dict[str, str]) -> str:
+def format_cell(row: dict[str, str]) -> str:
   """A cell of the table."""
   found = [f'{float(row[key]):.2f}' for key in ('distance', 'common')]
   return ' / '.join([*found, f'{float(row["changed"]):.0%}'] if row['changed'] else found)

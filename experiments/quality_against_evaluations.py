@@ -22,50 +22,59 @@ SOLVERS = tuple(name for name, solver in solvers.SOLVERS.items() if solver.order
 ORDERS = 3
 
 
+Rows = dict[str, dict[int, list[study.Row]]]
+"""By solver and by evaluations."""
+
+
 def run(config, workdir: pathlib.Path):
-  """Measures, draws and reports. Raises ConfigError where the workdir holds no model."""
-  found = study.Study('quality_against_evaluations', workdir)
-  (model,) = found.models(config, [workdir])
-  every = orders(model.config, model.system)
-  rows: dict[str, dict[int, list]] = {name: {} for name in SOLVERS}
+  """Evaluates every solver at every budget. Raises ConfigError if the workdir holds no model."""
+  this = study.Study('quality_against_evaluations', workdir)
+  (model,) = this.models(config, [workdir])
+  measured_orders = orders(model.config, model.system)
+  rows: Rows = {name: {} for name in SOLVERS}
   for name, budget in tqdm.tqdm([(s, b) for s in SOLVERS for b in BUDGETS], disable=None):
     steps = solvers.get_solver(name).steps(budget)
-    if steps >= len(every[0]):
+    if steps >= len(measured_orders[0]):
       rows[name][budget] = [
         row
-        for order in every
-        for row in found.measure(model, 1, order=order, steps=(steps,), solver=name)
+        for order in measured_orders
+        for row in this.measure(model, 1, order=order, steps=(steps,), solver=name)
       ]
+  flat = [row for line in rows.values() for group in line.values() for row in group]
+  picture = this.folder / 'figure.png'
+  draw(picture, rows, flat[0]['metric'])
+  table, findings = summarise(rows, flat[0]['metric'], measured_orders)
+  this.publish(__doc__, table, findings, [picture], flat, model.config)
 
-  measured = [row for line in rows.values() for some in line.values() for row in some]
-  metric = measured[0]['metric']
-  picture = found.folder / 'figure.png'
-  draw(picture, rows, metric)
+
+def summarise(rows: Rows, metric: str, measured_orders) -> tuple[list[dict], list[str]]:
+  """The table and the findings."""
   cells = {
-    name: {n: ' '.join(f'{float(row["distance"]):.3g}' for row in some) for n, some in line.items()}
+    name: {
+      n: ' '.join(f'{float(row["distance"]):.3g}' for row in group) for n, group in line.items()
+    }
     for name, line in rows.items()
   }
-  table = report.by_budget(metric, cells, BUDGETS)
-  said = [f'The orders: {", ".join("-".join(map(str, order)) for order in every)}.']
-  report.publish(found.folder, __doc__, table, said, [picture], measured, model.config)
+  names = ['-'.join(map(str, order)) for order in measured_orders]
+  return report.by_budget(metric, cells, BUDGETS), [f'The orders: {", ".join(names)}.']
 
 
 def orders(config, system) -> list[tuple[int, ...]]:
-  """Orders to measure: the strategy's own, or where it knows all, raster order and two others."""
+  """Orders to measure: the strategy's own or, if it knows all, raster order and two others."""
   strategy = system.strategies[build.sampling_order(config, system.strategies)[0]]
   if strategy.order:
     return [strategy.order]
   rng = np.random.default_rng(0)
   groups = np.arange(strategy.num_groups)
-  every = [groups, *(rng.permutation(groups) for _ in range(ORDERS - 1))]
-  return [tuple(int(g) for g in order) for order in every]
+  permutations = [groups, *(rng.permutation(groups) for _ in range(ORDERS - 1))]
+  return [tuple(int(g) for g in order) for order in permutations]
 
 
 def draw(file: pathlib.Path, rows: dict[str, dict[int, list]], metric: str):
   """One line a solver: the mean over orders, and a band from the best to the worst."""
   figure, axes = plt.subplots(figsize=(6.5, 4), dpi=120, layout='constrained')
   for name, line in rows.items():
-    values = [[float(row['distance']) for row in some] for some in line.values()]
+    values = [[float(row['distance']) for row in group] for group in line.values()]
     if values:
       (drawn,) = axes.plot(list(line), [np.mean(v) for v in values], 'o-', ms=4, label=name)
       low, high = [min(v) for v in values], [max(v) for v in values]

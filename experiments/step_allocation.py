@@ -4,12 +4,12 @@
   python -m experiments.step_allocation --config=configs/digits.py --config.sampling.solver=euler \\
     --config.evaluation.features=pixels --config.evaluation.seeds=0-999
 
-For each budget of evaluations and order of the groups (a few, where the model knows all), measures
+For each budget of evaluations and order of the groups (a few, if the model knows all), measures
 what every group's interval adds to the error (`allocation.interval_errors`), shares the steps out
-anew (`schedule.allocate`), prints the shares as a flag for --mode=sample, and evaluates the same
+by it (`allocation.allocate`), prints the shares as a flag for --mode=sample, and evaluates the same
 seeds' images with both shares. About three minutes an order on two cores for 1,000 images. Adds to
-workdir/allocation/results.csv cell by cell, skips what is there, and draws figure.png; other
-solvers and strategies join those in one workdir.
+workdir/allocation/results.csv row by row, skips existing rows, and draws figure.png; other solvers
+and strategies join those in one workdir.
 
 The figure in results/ is of frequency bands, trained with --config.basis.name=cosine
 --config.strategies.main.grouping=bands --config.strategies.main.groups=4,16
@@ -29,59 +29,67 @@ from matplotlib import ticker
 
 from experiments.lib import command
 from experiments.quality_against_evaluations import orders
-from gdm_jax import allocation, build, figures, sampling, schedule, solvers
+from gdm_jax import allocation, build, figures, sampling, schedule
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.training.checkpoint import trained
+from gdm_jax.training.workdir import load_ema
 
 BUDGETS = (8, 16, 32)
 BATCHES, BATCH = 2, 64  # of latents on which the errors are measured
 REFERENCE = 64  # RK4 steps to what the errors are measured against
-FIRST = 2**31  # seed of those: none that an image is made of
+FIRST = 2**31  # seed of those, which no image is made from
 KEYS = (*(key for key in evaluator.KEYS if key != 'steps'), 'evaluations', 'shares')
 VALUES = ('steps', 'errors', 'metric', 'distance')
-SHARES = {'equal': 0, 'allocated': 2}  # rounds of `schedule.allocate`; none: as they begin
+SHARES = {'equal': 0, 'allocated': 2}  # rounds of `allocation.allocate`; 0: equal shares
 
 
 def run(config, workdir: pathlib.Path):
-  """Measures, prints and draws.
+  """Measures both shares of each budget and order, prints them as flags and draws them.
 
-  Raises ConfigError where the workdir holds no model, and for a solver that has no order.
+  Raises ConfigError if the workdir holds no model, and for a solver that has no order.
   """
+  # Check everything that can be wrong before any work.
   system, mesh = build.system(config), sharding.mesh()
-  build.sampling_table(config, system)  # names what is wrong in config.sampling
-  name = config.sampling.solver
-  if not (p := solvers.get_solver(name).order):
-    raise ConfigError(f'sampling.solver = {name!r} chooses its steps itself')
-  weights = evaluator.Checkpoint(*trained(config, workdir, system, mesh))
+  build.check_sampling(config, system)
+  solver = build.solver(config)
+  if not solver.order:
+    raise ConfigError(f'sampling.solver = {solver.name!r} chooses its steps itself')
+  checkpoint = evaluator.Checkpoint(*load_ema(config, workdir, system, mesh))
   config.sampling.strategy = build.sampling_order(config, system.strategies)[0]
-  evaluation = evaluator.Evaluator(config, system, workdir / 'evaluation', mesh)
+  evaluation = evaluator.Evaluator(config, system, workdir / evaluator.FOLDER, mesh)
   cells = Cells(workdir / 'allocation' / 'results.csv', KEYS, VALUES)
 
+  # Measure.
   for order in orders(config, system):
-    measure = None
+    config.sampling.order = order
+    generation = generation_schedule(config, system, order)
+    error_of = functools.cache(
+      functools.partial(_interval_measure, config, system, checkpoint.params, generation, mesh)
+    )
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
-      config.sampling.order = order
-      cell = {'evaluations': budget, 'shares': shares}
-      steps = solvers.get_solver(name).steps(budget)
-      if steps < len(order) or {**evaluation.key(config, weights), **cell} in cells:
+      steps = solver.steps(budget)
+      if steps < len(order):
         continue
-      plan = plan_of(config, system, order)
-      measure = measure or _measure(
-        config, system, weights.params, plan, mesh
-      )  # once: it is the reference
-      counts = schedule.allocate(plan, steps, measure, p, SHARES[shares])
-      config.sampling.steps = counts
-      row = evaluation.row(config, evaluation(config, weights), weights)
-      cells.add({**row, **cell, 'errors': ' '.join(f'{e:.3g}' for e in measure(counts))})
-  wanted = evaluation.key(config, weights)
-  same = {key: wanted[key] for key in ('parameters', 'seeds', *evaluator.AGAINST)}
-  mine = [row for row in cells.rows if {key: row[key] for key in same} == same]
-  draw(mine, workdir / 'allocation' / 'figure.png')
-  report(mine)
+
+      def measure(steps=steps, shares=shares, generation=generation, error_of=error_of):
+        rounds = SHARES[shares]
+        counts = allocation.allocate(generation, steps, error_of(), solver.order, rounds)
+        config.sampling.steps = counts
+        row = evaluation.row(config, evaluation(config, checkpoint), checkpoint)
+        return {**row, 'errors': ' '.join(f'{e:.3g}' for e in error_of()(counts))}
+
+      key = evaluation.key(config, checkpoint)
+      cells.measure({**key, 'evaluations': budget, 'shares': shares}, measure)
+
+  # Report the rows of this model and these seeds.
+  key = evaluation.key(config, checkpoint)
+  same = {name: key[name] for name in ('parameters', 'seeds', *evaluator.AGAINST)}
+  rows = [row for row in cells.rows if {name: row[name] for name in same} == same]
+  draw(rows, workdir / 'allocation' / 'figure.png')
+  report(rows)
   print(f'see {workdir}/allocation/results.csv and figure.png')
 
 
@@ -96,32 +104,31 @@ def report(rows: list[dict[str, str]]):
     )
 
 
-def plan_of(config, system, order) -> schedule.Schedule:
+def generation_schedule(config, system, order) -> schedule.Schedule:
   """The schedule of generation in that order, over the refined groups."""
-  c = config.sampling
-  strategy = system.strategies[c.strategy]
-  return schedule.sequential(order, c.cuts or strategy.cuts).over(strategy.indices)
+  strategy = system.strategies[config.sampling.strategy]
+  cuts = config.sampling.cuts or strategy.cuts
+  return schedule.sequential(order, cuts).over(strategy.indices)
 
 
-def _measure(config, system, params, plan, mesh):
-  """measure() for `schedule.allocate`, on latents that no image is made of."""
+def _interval_measure(config, system, params, generation, mesh):
+  """Error callback for `allocation.allocate`, on held-out latents."""
   seeds = (FIRST + np.arange(BATCHES * BATCH)).astype(np.uint32).reshape(BATCHES, BATCH)
   draw_latents = jax.jit(
     sampling.latents, static_argnames='shape', out_shardings=sharding.batch_sharded(mesh)
   )
-  batches = [draw_latents(some, shape=tuple(config.data.shape)) for some in seeds]
+  latents = [draw_latents(batch, shape=tuple(config.data.shape)) for batch in seeds]
   labels = jax.device_put(build.sampling_labels(config, seeds[0]), sharding.batch_sharded(mesh))
 
   def predict(params, labels, x_t, alpha):
-    of = functools.partial(system.predict, params)
-    return sampling.guided(of, labels, config.sampling.guidance)(x_t, alpha)
+    return system.predictor.bind(params, labels, config.sampling.guidance)(x_t, alpha)
 
   return allocation.interval_measure(
     Partial(predict, params, labels),
     system.process,
-    plan,
-    batches,
-    config.sampling.solver,
+    generation,
+    latents,
+    build.solver(config),
     REFERENCE,
   )
 
@@ -132,18 +139,20 @@ def draw(rows: list[dict[str, str]], file: pathlib.Path):
     'largest error of a group': lambda row: max(map(float, row['errors'].split())),
     rows[0]['metric']: lambda row: float(row['distance']),
   }
-  lines = {(row['strategy'], row['solver']): None for row in rows}  # in the order of the file
+  lines = {(row['strategy'], row['solver']): None for row in rows}  # unique, in the file's order
   budgets = sorted({int(row['evaluations']) for row in rows})
   figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), dpi=120, layout='constrained')
   for axis, (title, value) in zip(axes, measured.items(), strict=True):
     for (i, line), shares in itertools.product(enumerate(lines), SHARES):
-      mine = [r for r in rows if (r['strategy'], r['solver'], r['shares']) == (*line, shares)]
-      values = {b: [value(r) for r in mine if r['evaluations'] == str(b)] for b in budgets}
-      there = {b: (np.mean(v), min(v), max(v)) for b, v in values.items() if v}
-      mean, low, high = np.transpose([*there.values()] or np.zeros((0, 3)))
+      same = [r for r in rows if (r['strategy'], r['solver'], r['shares']) == (*line, shares)]
+      values = {b: [value(r) for r in same if r['evaluations'] == str(b)] for b in budgets}
+      ranges = {b: (np.mean(v), min(v), max(v)) for b, v in values.items() if v}
+      mean, low, high = np.transpose([*ranges.values()] or np.zeros((0, 3)))
       style = {'ls': '--', 'mfc': 'white'} if shares == 'equal' else {'ls': '-'}
-      axis.plot([*there], mean, 'o', ms=5, color=f'C{i}', label=', '.join((*line, shares)), **style)
-      axis.fill_between([*there], low, high, color=f'C{i}', alpha=0.12, lw=0)
+      axis.plot(
+        [*ranges], mean, 'o', ms=5, color=f'C{i}', label=', '.join((*line, shares)), **style
+      )
+      axis.fill_between([*ranges], low, high, color=f'C{i}', alpha=0.12, lw=0)
     axis.set(xscale='log', yscale='log', xlabel='evaluations of the network', ylabel=title)
     axis.set_xticks(budgets, [str(b) for b in budgets])
     axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -20,9 +20,11 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import pyplot as plt
 
-from experiments.lib import command, report, study
+from experiments.lib import command, study
+from experiments.paper import TABLE_2_BEST
 from gdm_jax import build, figures
 from gdm_jax.runtime.errors import ConfigError
 
@@ -37,25 +39,29 @@ GENERATION = (
 
 
 def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int = 3):
-  """Trains, measures, draws and reports. Raises ConfigError for another number of groups."""
+  """Trains a model on each of TRAINING. Raises ConfigError for another number of groups."""
   name, order = build.sampling_order(config, build.system(config).strategies)
   if len(order) != len(TRAINING[0]) + 1:
     raise ConfigError(f'strategies.{name}: {len(order)} groups; the intervals are for four')
   command.refuse(arguments, 'strategies')
-  for cuts in TRAINING:
-    own = f'--config.strategies.{name}.cuts={",".join(map(str, cuts))}'
-    study.train(workdir / 'trained' / _name(cuts), [*arguments, own])
-
-  found = study.Study('time_intervals', workdir)
   folders = [workdir / 'trained' / _name(cuts) for cuts in TRAINING]
+  for cuts, folder in zip(TRAINING, folders, strict=True):
+    study.train(folder, [*arguments, f'--config.strategies.{name}.cuts={",".join(map(str, cuts))}'])
+
+  this = study.Study('time_intervals', workdir)
   rows = []
-  for model in found.models(config, folders):
-    rows.append([found.measure(model, repeats, strategy=name, cuts=cuts) for cuts in GENERATION])
-  every = [row for line in rows for some in line for row in some]
-  metric = every[0]['metric']
-  statistics = np.array([[study.mean_and_deviation(some) for some in line] for line in rows])
-  picture = found.folder / 'figure.png'
-  draw(picture, statistics[..., 0], metric)
+  for model in this.models(config, folders):
+    rows.append([this.measure(model, repeats, strategy=name, cuts=cuts) for cuts in GENERATION])
+  picture = this.folder / 'figure.png'
+  draw(picture, statistics_of(rows)[..., 0], rows[0][0][0]['metric'])
+  table, findings = summarise(rows)
+  flat = [row for line in rows for group in line for row in group]
+  this.publish(__doc__, table, findings, [picture], flat, model.config)
+
+
+def summarise(rows: Sequence[Sequence[list[study.Row]]]) -> tuple[list[dict], list[str]]:
+  """The table and the findings of rows by intervals of training and of generation."""
+  statistics, metric = statistics_of(rows), rows[0][0][0]['metric']
   table = [
     {
       f'{metric}: training / generation': _name(cuts),
@@ -67,12 +73,17 @@ def run(config, workdir: pathlib.Path, arguments: Sequence[str], *, repeats: int
     for cuts, line in zip(TRAINING, statistics, strict=True)
   ]
   i, j = np.unravel_index(statistics[..., 0].argmin(), statistics.shape[:2])
-  said = [
+  return table, [
     f'The lowest {metric} is that of training ({_name(TRAINING[i])}) with generation '
-    f'({_name(GENERATION[j])}); in the paper it is (0.6-0.8-0.9) with (0.1-0.2-0.3). '
+    f'({_name(GENERATION[j])}); in the paper it is ({TABLE_2_BEST["training"]}) with '
+    f'({TABLE_2_BEST["generation"]}). '
     f'{study.spread_caption(rows[0][0])} A line is a model.'
   ]
-  report.publish(found.folder, __doc__, table, said, [picture], every, model.config)
+
+
+def statistics_of(rows: Sequence[Sequence[list[study.Row]]]) -> Float[np.ndarray, 'm n 2']:
+  """Mean and deviation of each pair of intervals."""
+  return np.array([[study.mean_and_deviation(group) for group in line] for line in rows])
 
 
 def draw(file: pathlib.Path, values: np.ndarray, metric: str):

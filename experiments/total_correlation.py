@@ -17,6 +17,7 @@ figure.png shows R of data and latents, and their quantiles against the normal's
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +25,7 @@ from matplotlib import pyplot as plt
 from scipy import special, stats
 
 from experiments.lib import command
+from experiments.lib.study import Row
 from experiments.lib.subject import READ, Subject
 from gdm_jax import figures
 from gdm_jax.basis import Basis
@@ -37,10 +39,10 @@ LEVEL = 0.05  # of the test of the marginals
 
 
 def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
-  """Measures, draws and reports. Raises ConfigError where images are no more than components."""
+  """Measures data, latents and noise. Raises ConfigError for too few images."""
   keys = 'images', 'ranks', 'of'
   subject = Subject('total_correlation', config, workdir, keys, VALUES, perceived=False)
-  subject.check_ranks()
+  subject.require_frequency_basis()
   channels = subject.config.data.shape[-1]
   n, ranks = images or len(subject.source), ranks or subject.basis.ranks.size
   if not ranks * channels < n - 1:
@@ -48,36 +50,43 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
       f'--ranks={ranks}: {n} images of {subject.about} cannot tell the correlation of {ranks} x '
       f'{channels} components; --ranks must be at most {(n - 2) // channels}'
     )
-
-  @functools.cache
-  def components():
-    numbers, width = subject.some(n), subject.source.bin_width
-    rng, found = np.random.default_rng(0), {'data': [], 'latents': [], 'noise': []}
-    for some in np.split(numbers, range(READ, n, READ)):
-      x, _ = subject.real(some)
-      x = (x + width * (rng.random(x.shape) - 0.5)).astype(np.float32)
-      z = subject.encode(x)
-      noise = rng.normal(size=x.shape).astype(np.float32)
-      for name, part in (('data', x), ('latents', getattr(z, 'x', z)), ('noise', noise)):
-        found[name].append(lowest(subject.basis, part, ranks))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
+  components = components_of(subject, n, ranks)
   rows = [
-    subject.cell(lambda of=of: describe(components()[of]), images=n, ranks=ranks, of=of)
-    for of in ('data', 'latents', 'noise')
+    subject.measure(functools.partial(describe, c), images=n, ranks=ranks, of=name)
+    for name, c in components.items()
   ]
   picture = subject.results / 'figure.png'
-  draw(picture, components())
+  draw(picture, components)
+  table, findings = summarise(rows, subject.about, channels)
+  subject.report(__doc__, table, findings, [picture], rows)
+
+
+def components_of(subject: Subject, n: int, ranks: int) -> dict[str, Float[np.ndarray, 'n d']]:
+  """The lowest components of dequantised images, of their latents, and of noise."""
+  numbers, width = subject.choose_images(n), subject.source.bin_width
+  rng, parts = np.random.default_rng(0), {'data': [], 'latents': [], 'noise': []}
+  for batch in np.split(numbers, range(READ, n, READ)):
+    x, _ = subject.load(batch)
+    x = (x + width * (rng.random(x.shape) - 0.5)).astype(np.float32)
+    z = subject.encode(x)
+    noise = rng.normal(size=x.shape).astype(np.float32)
+    for name, part in (('data', x), ('latents', getattr(z, 'x', z)), ('noise', noise)):
+      parts[name].append(lowest(subject.basis, part, ranks))
+  return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def summarise(rows: Sequence[Row], about: str, channels: int) -> tuple[list[dict], list[str]]:
+  """The table and the findings; about: the real images."""
   table = [{'of': row['of'], **{key: row[key] for key in VALUES}} for row in rows]
   data, latents, _ = ({key: float(row[key]) for key in VALUES} for row in rows)
-  said = [
-    f'{ranks * channels} components of {n} images of {subject.about}. Independent ones would have '
+  return table, [
+    f'{int(rows[0]["ranks"]) * channels} components of {rows[0]["images"]} images of {about}. '
+    'Independent ones would have '
     f'a total correlation of {latents["independent"]:.3g} ± {latents["deviation"]:.2g} nats for so '
     f'many images; the data have {data["total_correlation"]:.3g}, the latents '
     f'{latents["total_correlation"]:.3g}: {latents["excess"] / data["excess"]:.1%} of the excess '
     'is left.'
   ]
-  subject.report(__doc__, table, said, [picture], rows)
 
 
 def lowest(basis: Basis, x: Float[np.ndarray, 'n *grid c'], ranks: int) -> Float[np.ndarray, 'n d']:
@@ -89,18 +98,18 @@ def lowest(basis: Basis, x: Float[np.ndarray, 'n *grid c'], ranks: int) -> Float
 
 def describe(c: Float[np.ndarray, 'n d']) -> dict[str, float]:
   """VALUES of n examples of d components."""
-  found = total_correlation(c)
-  if not np.isfinite(found):
+  correlation = total_correlation(c)
+  if not np.isfinite(correlation):
     raise DivergedError('total correlation: a component never varies, or follows from others')
   mean, deviation = if_independent(*c.shape)
   scale = np.abs(c.std(axis=0, ddof=1) - 1)
   tested = stats.kstest(c, 'norm', axis=0).pvalue
   return {
-    'total_correlation': found,
+    'total_correlation': correlation,
     'independent': mean,
     'deviation': deviation,
-    'excess': found - mean,
-    'excess_deviations': (found - mean) / deviation,
+    'excess': correlation - mean,
+    'excess_deviations': (correlation - mean) / deviation,
     'not_normal': float(np.mean(tested < LEVEL)),
     'scale_error': float(scale.mean()),
     'largest_scale_error': float(scale.max()),

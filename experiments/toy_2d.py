@@ -29,7 +29,8 @@ from matplotlib.collections import LineCollection
 from gdm_jax import build, figures, likelihood, main, sampling, schedule
 from gdm_jax.data.arrays import Mixture
 from gdm_jax.runtime import sharding
-from gdm_jax.training import checkpoint
+from gdm_jax.runtime.batching import padded_batches
+from gdm_jax.training.workdir import load_ema
 
 ROOT = pathlib.Path(__file__).parent
 CONFIG = ROOT.parent / 'configs' / 'toy_2d_strategies.py'
@@ -56,13 +57,16 @@ def run(
 
   config = main.parse(arguments)[0]
   system, mesh = build.system(config), sharding.mesh()
-  params, _ = checkpoint.trained(config, workdir, system, mesh)
-  predict = Partial(system.predict, params)
+  params, _ = load_ema(config, workdir, system, mesh)
+  predict = Partial(system.predictor, params)
   tables = {
-    title: schedule.table(schedule.sequential(order), STEPS)[:, system.strategies[name].indices]
+    title: system.process.table(
+      schedule.sequential(order).over(system.strategies[name].indices), STEPS
+    )
     for title, (name, order) in RUNS.items()
   }
 
+  # The paths from noise to data.
   results.mkdir(parents=True, exist_ok=True)
   walk = jax.jit(sampling.trajectory, static_argnames='solver')
   z = sampling.latents(np.arange(600), (2, 1))
@@ -73,6 +77,7 @@ def run(
   draw_paths(results / 'figure.png', {title: points[:, :200] for title, points in paths.items()})
   animate(results / 'trajectories.gif', tables, paths)
 
+  # The density on a grid, and of held-out points.
   line = np.linspace(-EDGE, EDGE, side)
   grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
   held_out = Mixture().sample(np.random.default_rng(1), HELD_OUT)[0]
@@ -93,13 +98,12 @@ def run(
 
 def _log_density(predict, process, table, points, title, batch=1024):
   """log p of the model at points [n, 2], in nats."""
-  found = []
-  bar = tqdm.tqdm(range(0, len(points), batch), desc=f'likelihood, {title}', disable=None)
-  for i in bar:
-    some = np.resize(points[i : i + batch], (batch, 2))  # the last batch too: one program
-    groups = _of_batch(predict, process, table, some[..., None].astype(np.float32))
-    found.append(np.asarray(groups).sum(-1))
-  return np.concatenate(found)[: len(points)]
+  nats = []
+  batches = list(padded_batches(len(points), batch))
+  for indices, valid in tqdm.tqdm(batches, desc=f'likelihood, {title}', disable=None):
+    groups = _of_batch(predict, process, table, points[indices][..., None].astype(np.float32))
+    nats.append(np.asarray(groups).sum(-1)[:valid])
+  return np.concatenate(nats)
 
 
 _of_batch = jax.jit(likelihood.log_likelihood)

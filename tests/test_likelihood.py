@@ -17,6 +17,7 @@ from gdm_jax.data import arrays, sources, units
 from gdm_jax.process import Process
 from gdm_jax.training.checkpoint import Checkpoints
 from gdm_jax.training.step import TrainState
+from gdm_jax.training.workdir import describe
 from tests.support import gaussian, runs
 from tests.support.gaussian import CASES, Case
 
@@ -233,7 +234,7 @@ def trained(tmp_path_factory):
     shapes = jax.eval_shape(build.system(config).predictor.init, jax.random.key(0))
     params = jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape).astype(p.dtype), shapes)
     with Checkpoints(workdir, keep=1) as checkpoints:
-      checkpoints.save(TrainState(np.int32(2), {}, params, ()), {}, config)
+      checkpoints.save(TrainState(np.int32(2), {}, params, ()), {}, describe(config))
   return workdir
 
 

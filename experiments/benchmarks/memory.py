@@ -52,7 +52,7 @@ def run(config, _, *, topology: str = ''):
   report = {
     'device': f'{mesh.size} x {mesh.devices.flat[0].device_kind}',
     'batch': batch,
-    **{key: config.train[key] for key in ('microbatches', 'remat', 'fsdp')},
+    **{key: config.machine[key] for key in ('microbatches', 'remat', 'fsdp')},
     'dtype': config.model.dtype,
     'state_gib': plan.alias_size_in_bytes / 2**30,
     'scratch_gib': plan.temp_size_in_bytes / 2**30,

@@ -35,6 +35,7 @@ def run(config):
   batch = sharding.shard_batch(next(iterator), mesh)
   state = jax.jit(lambda: training_step.init_state(config, system, optimizer))()
 
+  # The whole step, the network's alone, and the groups' alone.
   whole = jax.jit(training_step.make_train_step(config, system, optimizer))
   bare = jax.jit(bare_step(config, system, optimizer))
   x = units.from_uint8(batch['x'])
@@ -46,6 +47,8 @@ def run(config):
     'network': (bare, (state, x, x, alpha)),
     'groups': (groups, (state.step, x)),
   }
+
+  # Time them in turn.
   times = {name: [] for name in programs}
   for repeat in range(REPEATS + 1):
     for name, (f, args) in programs.items():
@@ -58,6 +61,7 @@ def run(config):
     sharding.shard_batch(next(iterator), mesh)
   data = (time.perf_counter() - start) / REPEATS
 
+  # Compare.
   median = {name: statistics.median(t) for name, t in times.items()}
   report = {
     'device': jax.devices()[0].device_kind,
@@ -91,13 +95,13 @@ def bare_step(config, system, optimizer):
   """The training step without anything that is GDM: input, levels and target are given."""
 
   def loss(params, x_t, target, alpha, key):
-    u = system.predict(params, x_t, alpha, train=True, rngs={'dropout': key})
+    u = system.predictor(params, x_t, alpha, train=True, rngs={'dropout': key})
     return jnp.mean((target - u) ** 2)
 
   def step(state, x_t, target, alpha):
     key = training_step.random_keys(config.seed, state.step)['dropout']
     value, gradient = jax.value_and_grad(loss)(state.params, x_t, target, alpha, key)
-    return training_step.update(config, optimizer, state, value, gradient)
+    return training_step.apply_gradient(config, optimizer, state, value, gradient)
 
   return step
 

@@ -29,25 +29,19 @@ def run(config):
   strategy = next(iter(system.strategies.values()))
   seeds = parse_seeds(config)
   at_once = max(config.sampling.batch // len(seeds), 1)
-  params = jax.jit(system.init)(jax.random.key(0))
+  params = jax.jit(system.predictor.init)(jax.random.key(0))
   z = jax.jit(sampling.latents, static_argnums=1)(seeds, config.data.shape)
   rng = np.random.default_rng(0)
   orders = np.stack([rng.permutation(strategy.num_groups) for _ in range(ORDERS)])
-  plans = [schedule.sequential(order, strategy.cuts) for order in orders]
-  tables = np.stack([schedule.table(plan, config.sampling.steps[0]) for plan in plans])
-  tables = tables[:, :, strategy.indices]
+  schedules = [schedule.sequential(order, strategy.cuts).over(strategy.indices) for order in orders]
+  tables = np.stack([system.process.table(s, config.sampling.steps[0]) for s in schedules])
 
   def sample(params, table, z):
-    def predict(x_t, alpha):
-      return system.predict(params, x_t, alpha)
-
+    predict = system.predictor.bind(params)
     return sampling.sample(predict, system.process, table, z, config.sampling.solver)
 
   def sweep(params, tables, z):
-    def predict(x_t, alpha):
-      return system.predict(params, x_t, alpha)
-
-    c = config.sampling
+    predict, c = system.predictor.bind(params), config.sampling
     return sampling.sweep(predict, system.process, tables, z, c.solver, at_once)
 
   one, every = jax.jit(sample), jax.jit(sweep)

@@ -41,7 +41,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import peer as peers
 from experiments.benchmarks import step_cost
 from experiments.lib import command, report
-from gdm_jax import build, solvers
+from gdm_jax import build
 from gdm_jax.data import pipeline, units
 from gdm_jax.data.base import ArraySource, Source
 from gdm_jax.generation.generator import Generator, chunks
@@ -66,24 +66,24 @@ def run(
   peer_python: str = 'python3',
   peer_flags: str = '',
 ):
-  """Measures, adds to throughput.json and prints all that is in it. Raises ConfigError."""
+  """Times the peer, if any, then this; replaces an entry of throughput.json and prints all."""
   if repeats < 1:
     raise ConfigError(f'--repeats={repeats} must be at least 1')
   if peer:
     console.log('timing the peer')
-    own = [f'--batch={config.train.batch}', f'--dtype={config.model.dtype}']
-    flags = [*own, f'--repeats={repeats}', *shlex.split(peer_flags)]
-    beside = peers.run(peer, peer_python, flags)
+    batch = [f'--batch={config.train.batch}', f'--dtype={config.model.dtype}']
+    flags = [*batch, f'--repeats={repeats}', *shlex.split(peer_flags)]
+    peer_rates = peers.run(peer, peer_python, flags)
 
-  found = measure(config, repeats, random_images)
+  entry = measure(config, repeats, random_images)
   if peer:
-    found['peer'] = beside
+    entry['peer'] = peer_rates
   if distributed.is_primary():
     workdir.mkdir(parents=True, exist_ok=True)
-    entries = _keep(workdir / 'throughput.json', found)
+    entries = _keep(workdir / 'throughput.json', entry)
     print(report.to_text([_row(entry) for entry in entries]))
     if peer:
-      print('\n' + report.to_text(_comparison(found)))
+      print('\n' + report.to_text(_comparison(entry)))
       if config.sampling.batch != config.train.batch:
         print(
           f'sampling.batch = {config.sampling.batch}, but the peer samples {config.train.batch}: '
@@ -97,7 +97,7 @@ def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
   build.check_devices(config)
   system, mesh = build.system(config), sharding.mesh(config.machine.fsdp)
   rows = chunks(build.sampling_table(config, system))[0]
-  if solvers.get_solver(config.sampling.solver).cost(len(rows) - 1) is None:
+  if build.solver(config).cost(len(rows) - 1) is None:
     raise ConfigError(
       f'sampling.solver = {config.sampling.solver!r} chooses its steps itself; take another'
     )
@@ -130,7 +130,7 @@ def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
 def training(
   config: ConfigDict, system: build.System, data: Source, mesh: Mesh, repeats: int
 ) -> dict:
-  """The step on data that is there, as the loop runs it, and bare; its cost and memory."""
+  """The step on data in memory, as the loop runs it, and bare; its cost and memory."""
   optimizer = build.optimizer(config)
   iterator = pipeline.batches(
     data,
@@ -146,6 +146,7 @@ def training(
   state = jax.jit(create, out_shardings=layout)()
   layouts = layout, sharding.replicated(mesh)
 
+  # Compile the step, and the bare network step that it is compared with.
   console.log('compiling the training step')
   start = time.perf_counter()
   advance = jax.jit(
@@ -155,8 +156,6 @@ def training(
   )
   advance = advance.lower(state, batch).compile()
   compilation = time.perf_counter() - start
-
-  console.log('timing the training step')
   bare = jax.jit(
     step_cost.bare_step(config, system, optimizer), donate_argnums=0, out_shardings=layouts
   )
@@ -165,37 +164,42 @@ def training(
   alpha = jax.jit(
     lambda: jnp.full((config.train.batch, k), 0.5), out_shardings=sharding.batch_sharded(mesh)
   )()
-  state, _ = jax.block_until_ready(bare(state, x, x, alpha))  # compiles
+  state, _ = jax.block_until_ready(bare(state, x, x, alpha))
+
+  # One step at a time; then many, as the loop dispatches them.
+  console.log('timing the training step')
   times = []
   for repeat in range(repeats + 1):
     start = time.perf_counter()
     state, _ = jax.block_until_ready(advance(state, batch))
     if repeat:
       times.append(time.perf_counter() - start)
-
-  def ahead(state, program, *arguments):
-    """Seconds of a step where none is waited for, and the last state."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-      state, _ = program(state, *(argument() for argument in arguments))
-    jax.block_until_ready(state)
-    return (time.perf_counter() - start) / repeats, state
-
   for _ in range(AHEAD):
-    next(iterator)  # read while others were timed; what data costs would not show
-  loop, state = ahead(state, advance, lambda: sharding.shard_batch(next(iterator), mesh))
-  network, state = ahead(state, bare, lambda: x, lambda: x, lambda: alpha)
-  found = spread('step', times)
+    next(iterator)  # read while others were timed, so the cost of data would not show
+  loop, state = _dispatched(
+    repeats, state, advance, lambda: sharding.shard_batch(next(iterator), mesh)
+  )
+  network, state = _dispatched(repeats, state, bare, lambda: x, lambda: x, lambda: alpha)
+  seconds = spread('step', times)
   return {
     'compile_seconds': compilation,
-    **found,
+    **seconds,
     'loop_seconds': loop,
     'network_seconds': network,
     'images_per_second': config.train.batch / loop,
-    'images_per_second_on_device': config.train.batch / found['step_seconds'],
+    'images_per_second_on_device': config.train.batch / seconds['step_seconds'],
     'share_beside_network': max(1 - network / loop, 0.0),
     **_memory(advance),
   }
+
+
+def _dispatched(repeats, state, program, *arguments):
+  """Seconds per step with asynchronous dispatch, and the final state."""
+  start = time.perf_counter()
+  for _ in range(repeats):
+    state, _ = program(state, *(argument() for argument in arguments))
+  jax.block_until_ready(state)
+  return (time.perf_counter() - start) / repeats, state
 
 
 def sampling(
@@ -205,10 +209,13 @@ def sampling(
   mesh: Mesh,
   repeats: int,
 ) -> dict:
-  """The walk along some rows of the table, from latents that are there."""
+  """The walk along some rows of the table, from latents in memory."""
   c = config.sampling
-  generator = Generator(system, config.data.shape, c.solver, mesh, c.guidance)
-  params = jax.jit(system.init, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
+  solver = build.solver(config)
+  generator = Generator(system, config.data.shape, solver, mesh, c.guidance)
+  params = jax.jit(system.predictor.init, out_shardings=sharding.replicated(mesh))(
+    jax.random.key(0)
+  )
   seeds = np.arange(c.batch, dtype=np.uint32)
   labels = build.sampling_labels(config, seeds)
 
@@ -221,12 +228,12 @@ def sampling(
     x = jax.block_until_ready(next(states))
     if repeat:  # the first one compiles
       times.append(time.perf_counter() - start)
-  evaluations = len(x) * solvers.get_solver(c.solver).cost(len(rows) - 1) * (1 + (c.guidance != 1))
-  found = spread('walk', times)
+  evaluations = len(x) * solver.cost(len(rows) - 1) * (1 + (c.guidance != 1))
+  seconds = spread('walk', times)
   return {
-    **found,
+    **seconds,
     'evaluations_of_walk': evaluations,
-    'evaluations_per_second': evaluations / found['walk_seconds'],
+    'evaluations_per_second': evaluations / seconds['walk_seconds'],
   }
 
 
@@ -272,7 +279,7 @@ def _random(config, count):
 
 
 def _memory(program):
-  """The most that a device held so far; where it does not say, what XLA plans for the step."""
+  """The peak memory of a device; if it does not report it, XLA's plan for the step."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
     return {'peak_bytes': stats['peak_bytes_in_use'], 'peak_bytes_by': 'device'}
@@ -282,7 +289,7 @@ def _memory(program):
 
 
 def _keep(file, entry):
-  """All entries, this one in the place of an older one with the same key; the file has them."""
+  """Replaces the entry with the same key, saves the file, returns all entries."""
   entries = json.loads(file.read_text()) if file.exists() else []
   entries = [old for old in entries if any(old[key] != entry[key] for key in KEYS)]
   entries = sorted([*entries, entry], key=lambda e: [e[key] for key in KEYS])
@@ -312,14 +319,14 @@ def _row(entry):
 
 
 def _comparison(entry):
-  """Both programs and their ratio: steps on data that is there, and sampling."""
+  """Both programs and their ratio: steps on data in memory, and sampling."""
   names = {
     'images/s on device': 'images_per_second_on_device',
     'evaluations/s': 'evaluations_per_second',
   }
-  own, other = ({name: e[key] for name, key in names.items()} for e in (entry, entry['peer']))
-  ratio = {name: own[name] / other[name] for name in names}
-  rows = {'this': own, 'peer': other, 'ratio': ratio}
+  this, other = ({name: e[key] for name, key in names.items()} for e in (entry, entry['peer']))
+  ratio = {name: this[name] / other[name] for name in names}
+  rows = {'this': this, 'peer': other, 'ratio': ratio}
   return [
     {'program': program, **{name: f'{value:.3g}' for name, value in row.items()}}
     for program, row in rows.items()

@@ -1,51 +1,52 @@
-"""A page that says what an experiment found: one file, pictures inside, no network."""
+"""A page with what an experiment found: one file, pictures inside, no network."""
 
 import base64
-import html
 import pathlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
 import jax
+import jinja2
+import pandas as pd
 from ml_collections import ConfigDict
 
 from gdm_jax.runtime import distributed
-from gdm_jax.training.checkpoint import versions
+from gdm_jax.training.workdir import versions
 
-STYLE = """
-body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 }
-td, th { border-bottom: 1px solid #ccc; padding: 0.2em 0.8em; text-align: left }
-img { max-width: 100% }
-pre { background: #f4f4f4; padding: 0.8em; white-space: pre-wrap }
-"""
+TEMPLATE = jinja2.Environment(
+  loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+  autoescape=True,
+  undefined=jinja2.StrictUndefined,
+).get_template('report.html')
+
+Table = Sequence[Mapping[str, object]]
 
 
-def tell(
+def publish(
   folder: pathlib.Path,
   doc: str,
-  table: Sequence[Mapping[str, object]],
+  table: Table,
   findings: Sequence[str],
   pictures: Sequence[pathlib.Path],
   rows: Sequence[Mapping[str, str]],
   config: ConfigDict,
-  shown: Sequence[Mapping[str, object]] = (),
+  printed: Table = (),
 ):
-  """Writes folder/report.html (see `write`) and prints the table and the findings; process 0 does.
+  """Writes folder/report.html (see `write_html`) and prints table and findings, by process 0.
 
-  shown: of the table what is printed, where all would be long.
+  printed: the rows of the table to print, if all would be too long.
   """
   if distributed.is_primary():
     file = folder / 'report.html'
-    write(file, doc, table, findings, pictures, rows, config)
-    print(text(shown or table), *findings, f'see {file}', sep='\n')
+    write_html(file, doc, table, findings, pictures, rows, config)
+    print(to_text(printed or table), *findings, f'see {file}', sep='\n')
 
 
-def write(
+def write_html(
   file: pathlib.Path,
   doc: str,
-  table: Sequence[Mapping[str, object]],
+  table: Table,
   findings: Sequence[str],
   pictures: Sequence[pathlib.Path],
   rows: Sequence[Mapping[str, str]],
@@ -53,72 +54,54 @@ def write(
 ):
   """Writes report.html.
 
-  doc: the experiment's docstring, whose first line is the title; table: what was found, a row
-  each; findings: sentences; pictures: PNG or GIF files; rows: the cells, whose common columns are
+  doc: the experiment's docstring, whose first line is the title; table: the results, a row each;
+  findings: sentences; pictures: PNG or GIF files; rows: the measurements, whose common columns are
   the settings; config: of the (last) model, as it was trained and evaluated.
   """
   title, _, about = doc.strip().partition('\n')
-  common = {
-    key: value for key, value in rows[0].items() if value and all(r[key] == value for r in rows)
-  }
-  settings = [
-    {'setting': key, 'value': value} for key, value in {**common, 'cells': len(rows)}.items()
-  ]
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
-  drawn = ', '.join([devices, *(f'{name} {version}' for name, version in versions().items())])
-  parts = [
-    f'<h1>{html.escape(title)}</h1>',
-    *(f'<p>{html.escape(finding)}</p>' for finding in findings),
-    *(_picture(picture) for picture in pictures),
-    _table(table),
-    '<h2>How to repeat it</h2>',
-    f'<pre>{html.escape(_command())}</pre>',
-    f'<pre>{html.escape(about.strip())}</pre>',
-    '<h2>What all cells share</h2>',
-    _table(settings),
-    f'<p>This page was drawn with {html.escape(drawn)}.</p>',
-    '<h2>Config</h2>',
-    f'<pre>{html.escape(config.to_json(indent=2))}</pre>',
-  ]
-  page = '\n'.join(parts)
-  head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-  file.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{page}</body></html>\n')
+  packages = (f'{name} {version}' for name, version in versions().items())
+  page = TEMPLATE.render(
+    title=title,
+    about=about.strip(),
+    findings=findings,
+    pictures=[_picture(picture) for picture in pictures],
+    table=table,
+    command=f'python -m experiments.{pathlib.Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}',
+    settings=_shared(rows),
+    versions=', '.join([devices, *packages]),
+    config=config.to_json(indent=2),
+  )
+  file.write_text(page + '\n')
+
+
+def _shared(rows):
+  """The columns that have one value in all rows, which is not empty; and the number of rows."""
+  data = pd.DataFrame(rows)
+  shared = {key: data[key][0] for key in data if data[key].nunique() == 1 and data[key][0]}
+  return [{'setting': key, 'value': value} for key, value in {**shared, 'cells': len(rows)}.items()]
+
+
+def _picture(file):
+  data = base64.b64encode(file.read_bytes()).decode()
+  return {'name': file.stem, 'kind': file.suffix.removeprefix('.'), 'data': data}
 
 
 def by_budget(
   metric: str, lines: Mapping[str, Mapping[int, str]], budgets: Sequence[int]
 ) -> list[dict[str, str]]:
   """A table of lines of text against evaluations of the network."""
-  return [
-    {metric: label, **{f'{budget} evaluations': line.get(budget, '') for budget in budgets}}
-    for label, line in lines.items()
-  ]
+  table = pd.DataFrame(lines).T.reindex(columns=budgets).fillna('')
+  table.columns = [f'{budget} evaluations' for budget in budgets]
+  return [{metric: label, **row.to_dict()} for label, row in table.iterrows()]
 
 
-def text(table: Sequence[Mapping[str, object]]) -> str:
-  """The table for a terminal."""
-  lines = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def to_text(table: Table) -> str:
+  """The table for a terminal, columns aligned at the left."""
+  data = pd.DataFrame(table).astype(str)
+  columns = [[name, *data[name]] for name in data]
+  widths = [max(map(len, column)) for column in columns]
   return '\n'.join(
     '  '.join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
-    for line in lines
+    for line in zip(*columns, strict=True)
   )
-
-
-def _command():
-  module = pathlib.Path(sys.argv[0]).stem
-  return f'python -m experiments.{module} {shlex.join(sys.argv[1:])}'
-
-
-def _picture(file):
-  data = base64.b64encode(file.read_bytes()).decode()
-  kind = file.suffix.removeprefix('.')
-  return f'<p><img alt="{html.escape(file.stem)}" src="data:image/{kind};base64,{data}"></p>'
-
-
-def _table(rows):
-  def line(values, tag):
-    return f'<tr>{"".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values)}</tr>'
-
-  body = ''.join(line(row.values(), 'td') for row in rows)
-  return f'<table>{line(rows[0], "th")}{body}</table>'

@@ -16,16 +16,17 @@ from ml_collections import ConfigDict
 from experiments.lib import report, study
 from gdm_jax import build, figures, sampling
 from gdm_jax.basis import Basis
-from gdm_jax.config import blaming
 from gdm_jax.data.units import from_uint8
 from gdm_jax.evaluation import classifier, evaluator, features
 from gdm_jax.evaluation.cells import Cells
-from gdm_jax.evaluation.summary import everywhere
+from gdm_jax.evaluation.summary import gather_to_host
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
 from gdm_jax.latents import Latent, Mask
-from gdm_jax.runtime.errors import ConfigError, DivergedError
-from gdm_jax.solvers import Pair
+from gdm_jax.runtime import errors
+from gdm_jax.runtime.batching import padded_batches
+from gdm_jax.runtime.errors import ConfigError
+from gdm_jax.solvers import ReversiblePair
 
 SETTINGS = (
   *('checkpoint', 'parameters', 'strategy', 'order', 'cuts', 'steps', 'solver'),
@@ -57,21 +58,22 @@ class Subject(study.Model):
 
     perceived: whether they depend on `evaluation.features`. Raises ConfigError.
     """
-    self.results, self._values = workdir / name, values
+    self.results = workdir / name
     super().__init__(config, workdir, workdir)
     c = self.config
     strategy, _ = build.sampling_order(c, self.system.strategies)
     self.masks: dict[str, Mask] = editing.masks(self.system, strategy)
     self.table = build.sampling_table(c, self.system)
-    with blaming('edit.solver', c.edit.solver):
-      self._generator = Generator(self.system, c.data.shape, c.edit.solver, self.mesh)
+    self._generator = Generator(
+      self.system, c.data.shape, build.solver(c, 'edit.solver'), self.mesh
+    )
     self._key = {
-      **evaluator.provenance(c, self.system, self.weights),
+      **evaluator.provenance(c, self.system, self.checkpoint),
       **{'solver': c.edit.solver, 'data': c.data.name},
       'split': c.evaluation.split or c.data.split,
     }
     if perceived:
-      self._key |= {'features': self.features.name, 'identity': self.features.identity}
+      self._key |= {'features': self.features.name, 'identity': self.features.fingerprint}
     common = (*SETTINGS, *PERCEIVED * perceived)
     self.cells = Cells(self.results / 'results.csv', (*common, *keys), values)
 
@@ -80,9 +82,9 @@ class Subject(study.Model):
     """What the latents are edited in."""
     return self.system.process.basis
 
-  def check_ranks(self):
+  def require_frequency_basis(self):
     """Raises ConfigError where ranks are no frequencies."""
-    if not self.basis.factors:
+    if self.basis.is_pixel:
       raise ConfigError("basis.name = 'pixel': its ranks are no frequencies; take cosine or blur")
 
   @functools.cached_property
@@ -90,25 +92,21 @@ class Subject(study.Model):
     """What images are seen by."""
     return features.load_features(self.config, self.folder / 'evaluation')
 
-  def cell(self, measure: Callable[[], Mapping[str, object]], **key) -> dict[str, str]:
-    """The row of a key: measured, unless it is there; values that `measure` leaves out are ''."""
-    key = {**self._key, **key}
-    if key not in self.cells:
-      found = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in measure().items()}
-      self.cells.add({**key, **dict.fromkeys(self._values, ''), **found})
-    return self.cells.get(key)
+  def measure(self, function: Callable[[], Mapping[str, object]], **key) -> dict[str, str]:
+    """The row of a key: existing, or with the values of `function()`."""
+    return self.cells.measure({**self._key, **key}, function)
 
   @functools.cached_property
   def source(self):
     """The real images: those of `evaluation.split`, else of `data.split`."""
     return build.data_source(self.config, 'evaluation.split', memory_gib=0)
 
-  def real(self, numbers: Int[np.ndarray, ' n']) -> tuple[Images, Int[np.ndarray, ' n']]:
+  def load(self, numbers: Int[np.ndarray, ' n']) -> tuple[Images, Int[np.ndarray, ' n']]:
     """Real images by number, in the model's units, and their labels."""
     batch = self.source[numbers]
     return np.asarray(from_uint8(batch['x'])), batch['label']
 
-  def some(self, count: int) -> Int[np.ndarray, ' n']:
+  def choose_images(self, count: int) -> Int[np.ndarray, ' n']:
     """Numbers of real images, drawn with seed 0. Raises ConfigError where there are fewer."""
     if count > len(self.source):
       raise ConfigError(
@@ -116,7 +114,7 @@ class Subject(study.Model):
       )
     return np.random.default_rng(0).permutation(len(self.source))[:count]
 
-  def pairs(self, count: int) -> Int[np.ndarray, '2 n']:
+  def choose_pairs(self, count: int) -> Int[np.ndarray, '2 n']:
     """Numbers of real images two by two, drawn with seed 0 and with replacement.
 
     Of different classes where there are several. Raises ConfigError where there is one image.
@@ -138,7 +136,7 @@ class Subject(study.Model):
     parts = np.split(numbers, range(READ, len(numbers), READ))
     return np.concatenate([self.source[part]['label'] for part in parts])
 
-  def names(self, numbers: Int[np.ndarray, ' n']) -> list[str]:
+  def captions(self, numbers: Int[np.ndarray, ' n']) -> list[str]:
     """Captions of real images: their class, where they have one, and their number."""
     if self.source.num_classes < 2:
       return [f'{number}' for number in numbers]
@@ -155,25 +153,23 @@ class Subject(study.Model):
     seeds = np.arange(first, first + count, dtype=np.uint32)
     return np.asarray(sampling.latents(seeds, tuple(self.config.data.shape)))
 
-  def encode(self, x: Images) -> Images | Pair:
+  def encode(self, x: Images) -> Images | ReversiblePair:
     """Latents of images. Raises DivergedError where one is not finite."""
     batch = self.config.sampling.batch
-    return check_finite(self._generator.encode(self.weights.params, self.table, x, batch))
+    return check_finite(self._generator.encode(self.checkpoint.params, self.table, x, batch))
 
-  def decode(self, z: Images | Pair) -> Images:
+  def decode(self, z: Images | ReversiblePair) -> Images:
     """Images of latents. Raises DivergedError where one is not finite."""
     batch = self.config.sampling.batch
-    return check_finite(self._generator.decode(self.weights.params, self.table, z, batch))
+    return check_finite(self._generator.decode(self.checkpoint.params, self.table, z, batch))
 
-  def perceive(self, x: Images) -> Float[np.ndarray, 'n d']:
+  def features_of(self, x: Images) -> Float[np.ndarray, 'n d']:
     """Features of images, rounded to bytes."""
-    count, found = len(x), []
-    batch = -(-min(self.config.sampling.batch, count) // self.mesh.size) * self.mesh.size
-    for first in range(0, count, batch):
-      part = x[first : first + batch]
-      seen, _ = self.features.compiled(self.mesh)(np.resize(part, (batch, *x.shape[1:])))
-      found.append(everywhere(seen).astype(np.float64)[: len(part)])
-    return np.concatenate(found)
+    extract, parts = self.features.jitted(self.mesh), []
+    for indices, valid in padded_batches(len(x), self.config.sampling.batch, self.mesh.size):
+      extracted, _ = extract(x[indices])
+      parts.append(gather_to_host(extracted).astype(np.float64)[:valid])
+    return np.concatenate(parts)
 
   @property
   def classified(self) -> bool:
@@ -202,27 +198,17 @@ class Subject(study.Model):
     report.publish(self.results, doc, table, said, pictures, rows, self.config)
 
 
-def edit(function: Callable[..., Latent], *z: Images | Pair) -> Images | Pair:
+def edit(function: Callable[..., Latent], *z: Images | ReversiblePair) -> Images | ReversiblePair:
   """An edit of latents [n, *grid, c], or of both members of a reversible solver's pairs alike."""
   return jax.tree.map(lambda *leaves: np.asarray(function(*map(jnp.asarray, leaves))), *z)
 
 
-def check_finite(x: Images | Pair) -> Images | Pair:
-  """x. Raises DivergedError where not all of it is finite."""
+def check_finite(x: Images | ReversiblePair) -> Images | ReversiblePair:
+  """x. Raises DivergedError if it is not all finite."""
   for leaf in jax.tree.leaves(x):
-    if bad := int((~np.isfinite(leaf)).any(tuple(range(1, leaf.ndim))).sum()):
-      raise DivergedError(
-        f'{bad} of {len(leaf)} images or latents hold NaN or infinity: the model or the solver '
-        'diverged'
-      )
+    finite = np.isfinite(leaf).all(tuple(range(1, leaf.ndim)))
+    errors.check_finite(finite, lambda i: f'image or latent {i}')
   return x
-
-
-def check_counts(least: int, **flags: int):
-  """Raises ConfigError for a flag below what an experiment needs."""
-  for name, value in flags.items():
-    if value < least:
-      raise ConfigError(f'--{name}={value} must be at least {least}')
 
 
 def share(flags: Bool[np.ndarray, ' *n']) -> tuple[float, float]:

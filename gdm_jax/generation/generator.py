@@ -170,7 +170,7 @@ class Generator:
     return np.asarray(self._replicate(x))[:count]
 
 
-def chunks(table: Rows, most: int = CHUNK_STEPS) -> list[Float[np.ndarray, 'rows k']]:
+def chunks(table: Rows, most: int = CHUNK_STEPS) -> list[Float[np.ndarray, '_ k']]:
   """The table in chunks of at most `most` steps, neighbours sharing a row.
 
   They are equally long unless that makes them short, since each length is compiled.

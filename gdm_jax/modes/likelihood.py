@@ -24,6 +24,7 @@ from gdm_jax.runtime.batching import padded_batches
 from gdm_jax.runtime.files import make_folder
 from gdm_jax.solvers import Solver
 from gdm_jax.training.workdir import load_ema
+from gdm_jax.typing import AnyArray
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -85,7 +86,7 @@ def evaluate(
   config: ConfigDict,
   system: System,
   params: dict,
-  table: Float[np.ndarray, 'rows k'],
+  table: Float[AnyArray, 'rows k'],
   solver: Solver,
   source: Source,
   indices: Integer[np.ndarray, ' n'],

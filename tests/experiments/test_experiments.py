@@ -85,7 +85,7 @@ def test_allocation_compares_equal_and_measured_shares(digits, monkeypatch, caps
   assert (digits / 'allocation' / 'figure.png').stat().st_size > 0
 
   before = file.read_bytes()
-  monkeypatch.setattr(module, '_measure', None)  # nothing is left to measure
+  monkeypatch.setattr(module, '_interval_measure', None)  # nothing is left to measure
   start(module, monkeypatch, digits)
   assert file.read_bytes() == before
 
@@ -94,7 +94,7 @@ def test_toy_trains_draws_and_maps_the_density(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(toy_2d, 'STEPS', 8)
   monkeypatch.setattr(toy_2d, 'HELD_OUT', 64)
   workdir, results = tmp_path / 'run', tmp_path / 'results'
-  tiny = ('train.duration=1024', 'model.ddpmpp.channels=8', 'log.grid=2', 'sampling.steps=4')
+  tiny = ('train.duration=1024', 'model.mlp.width=8', 'log.grid=2', 'sampling.steps=4')
   argv = [f'--workdir={workdir}', f'--results={results}', '--side=24']
   argv += [f'--config.{override}' for override in tiny]
   for _ in range(2):

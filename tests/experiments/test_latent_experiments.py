@@ -52,7 +52,7 @@ def run(monkeypatch, frequency):
     file = frequency / name / 'results.csv'
     before = file.read_bytes()
     with monkeypatch.context() as patch:
-      patch.setattr(subject.Subject, 'perceive', None)
+      patch.setattr(subject.Subject, 'features_of', None)
       start(module, patch, 'digits_frequency', frequency, *flags)
     assert file.read_bytes() == before
     return rows(frequency, name), frequency / name

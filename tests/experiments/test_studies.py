@@ -29,13 +29,13 @@ def groupings(tmp_path_factory):
 def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatch, capsys):
   jax.clear_caches()
   walkers = []
-  make = order_sweep.walker
+  make = order_sweep.compile_sweep
 
   def remember(*args):
     walkers.append(make(*args))
     return walkers[-1]
 
-  monkeypatch.setattr(order_sweep, 'walker', remember)
+  monkeypatch.setattr(order_sweep, 'compile_sweep', remember)
   flags = '--orders=6', '--repeats=2'
   start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
   assert walkers[0].func._cache_size() == 1
@@ -125,12 +125,12 @@ def test_a_strategy_of_one_order_cannot_be_swept(groupings, monkeypatch, capsys)
 
 
 def test_random_orders_are_distinct_and_repeatable():
-  orders = order_sweep.random_orders(9, 100)
+  orders = order_sweep.orders_to_test(9, 100)
   assert len(set(orders)) == 100
   assert all(sorted(order) == list(range(9)) for order in orders)
-  assert orders == order_sweep.random_orders(9, 100)
-  assert orders[:10] == order_sweep.random_orders(9, 10)  # so that a sweep can be lengthened
-  assert len(order_sweep.random_orders(3, 100)) == 6
+  assert orders == order_sweep.orders_to_test(9, 100)
+  assert orders[:10] == order_sweep.orders_to_test(9, 10)  # so that a sweep can be lengthened
+  assert len(order_sweep.orders_to_test(3, 100)) == 6
 
 
 def test_rank_agreement_tells_order_from_noise():

@@ -82,7 +82,7 @@ def test_flops_are_those_of_direct_convolutions(tmp_path, monkeypatch):
   one, many = (flops.network(config, system, batch) for batch in (1, 128))
   assert many / 128 == pytest.approx(one, rel=0.01)
 
-  params = jax.eval_shape(system.init, jax.random.key(0))
+  params = jax.eval_shape(system.predictor.init, jax.random.key(0))
   x = jax.ShapeDtypeStruct((128, *config.data.shape), 'float32')
   alpha = jax.ShapeDtypeStruct((128, system.process.grouping.num_groups), 'float32')
   run = jax.jit(system.predict).lower(params, x, alpha).cost_analysis()['flops']

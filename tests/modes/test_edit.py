@@ -122,7 +122,7 @@ def test_the_ends_of_an_interpolation_of_all_bands_are_both_pictures(banded, pho
     (('groups=3',), 'edit.groups = (3,): the groups are 0 to 2'),
     (('groups=1', 'band=0,3'), 'give one of them'),
     (('band=5,5',), 'edit.band = (5, 5): band [5, 5)'),
-    (('solver=fast',), 'edit.solver = fast: solver'),
+    (('solver=fast',), "edit.solver = 'fast': solver"),
     (('operation=traverse', 'channel=1'), 'channel 1: there are 0 to 0'),
     (('operation=traverse', 'ranks=64'), 'band [64, 65)'),
     (('operation=vary', 'variants=90'), 'edit.variants = 90 needs as many of sampling.seeds'),

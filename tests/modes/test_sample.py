@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on(form, trained, reference, monkeypatch, capsys):
   (folder / '000020.png.tmp').write_text('torn')
 
   assert main.main(['', *args]) == 0
-  assert '16 of 30 samples are there already' in capsys.readouterr().err
+  assert '16 of 30 samples exist already' in capsys.readouterr().err
   if form == 'png':
     found = images(folder)
     untouched = [f for f in folder.iterdir() if f.stat().st_mtime_ns == before.get(f.name)]
@@ -95,9 +95,9 @@ def test_a_stopped_run_goes_on(form, trained, reference, monkeypatch, capsys):
 
   # All are there: nothing is generated. And more seeds join them.
   assert main.main(['', *args]) == 0
-  assert '30 of 30 samples are there already' in capsys.readouterr().err
+  assert '30 of 30 samples exist already' in capsys.readouterr().err
   assert main.main(['', *args, '--config.sampling.seeds=20-39']) == 0
-  assert '10 of 20 samples are there already' in capsys.readouterr().err
+  assert '10 of 20 samples exist already' in capsys.readouterr().err
   if form == 'npz':
     np.testing.assert_array_equal(np.load(folder / 'samples.npz')['seeds'], np.arange(40))
 
