@@ -22,16 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.lib import command
+from experiments.lib.command import check_counts
 from experiments.lib.study import Row
-from experiments.lib.subject import (
-  Subject,
-  agreement,
-  check_counts,
-  distance,
-  edit,
-  share,
-  variance,
-)
+from experiments.lib.subject import Subject, agreement, distance, edit, share, variance
 from gdm_jax import figures, latents
 from gdm_jax.generation import editing
 from gdm_jax.runtime.errors import ConfigError

@@ -65,9 +65,7 @@ def run(config, workdir: pathlib.Path):
   for order in orders(config, system):
     config.sampling.order = order
     generation = generation_schedule(config, system, order)
-    error_of = functools.cache(
-      functools.partial(_interval_measure, config, system, checkpoint.params, generation, mesh)
-    )
+    error_of = _lazily(_interval_measure, config, system, checkpoint.params, generation, mesh)
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
       steps = solver.steps(budget)
@@ -102,6 +100,11 @@ def report(rows: list[dict[str, str]]):
       f'errors {row["errors"]}, {row["metric"]} {row["distance"]}\n'
       f'  --config.sampling.order={order} --config.sampling.steps={steps}'
     )
+
+
+def _lazily(function, *args):
+  """`function(*args)` when first called, and that value from then on."""
+  return functools.cache(lambda: function(*args))
 
 
 def generation_schedule(config, system, order) -> schedule.Schedule:

@@ -39,18 +39,18 @@ class Cells:
   def measure(self, key: Mapping, function: Callable[[], Mapping | None]) -> dict[str, str] | None:
     """The row of a key; if there is none, its values are those of `function()`, and it is added.
 
-    None, and nothing is added, if the function returns None because it was stopped.
+    Floats are written with six digits. None, and nothing is added, if the function returns None because it was stopped.
     """
     if key not in self:
       values = function()
       if values is None:
         return None
-      self.add({**key, **values})
+      self.add({**key, **{name: _text(value) for name, value in values.items()}})
     return self.get(key)
 
   def add(self, *rows: Mapping):
     """Adds rows, without values where they are missing; process 0 writes them, at once."""
-    texts = [{name: _text(row.get(name, '')) for name in self._columns} for row in rows]
+    texts = [{name: str(row.get(name, '')) for name in self._columns} for row in rows]
     if distributed.is_primary():
       with self._file.open('a', newline='') as f:
         f.write(_lines(text.values() for text in texts))

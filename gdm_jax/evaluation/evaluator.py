@@ -129,7 +129,7 @@ class Evaluator:
     return {
       **self.key(config, checkpoint),
       'metric': self.features.metric,
-      **dataclasses.asdict(scores),
+      **{key: f'{value:.6g}' for key, value in dataclasses.asdict(scores).items()},
       'images': len(parse_seeds(config, 'evaluation.seeds')),
       'real': self.real.moments.count,
       'evaluations': '' if evaluations is None else evaluations * (2 if c.guidance != 1 else 1),

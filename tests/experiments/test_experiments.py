@@ -26,7 +26,12 @@ def digits(tmp_path_factory):
 def start(module, monkeypatch, workdir, *overrides):
   """The command of an experiment, here in this process."""
   argv = ['', f'--config={runs.ROOT}/configs/digits.py', f'--workdir={workdir}', *overrides]
-  fast = 'cpu_devices=1', 'sampling.batch=40', 'evaluation.features=pixels', 'evaluation.seeds=0-69'
+  fast = (
+    'machine.cpu_devices=1',
+    'sampling.batch=40',
+    'evaluation.features=pixels',
+    'evaluation.seeds=0-69',
+  )
   monkeypatch.setattr(sys, 'argv', [*argv, *(f'--config.{override}' for override in fast)])
   command.start(module.run, module.__doc__)
 

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import group_count, grouping_strategies, order_sweep, time_intervals
 from experiments.lib import command, report, study
@@ -211,7 +212,14 @@ def test_intervals_of_another_number_of_groups_are_refused(tmp_path, monkeypatch
 def test_text_escapes_and_aligns(tmp_path):
   table = [{'a': '<b>', 'long name': 1}, {'a': 'x', 'long name': 22}]
   assert report.to_text(table) == 'a    long name\n<b>  1\nx    22'
-  assert '&lt;b&gt;' in report._table(table)
+  file = tmp_path / 'report.html'
+  rows = [{'a': '1', 'b': '<'}, {'a': '1', 'b': '>'}]
+  report.write_html(file, 'T & t\n\nabout', table, ['1 < 2'], [], rows, ConfigDict({'key': '<'}))
+  page = file.read_text()
+  for escaped in ('<td>&lt;b&gt;</td>', '<h1>T &amp; t</h1>', '<p>1 &lt; 2</p>', '&#34;&lt;&#34;'):
+    assert escaped in page
+  assert '<td>a</td><td>1</td>' in page
+  assert '<td>b</td>' not in page  # not shared
 
 
 def test_help_lists_the_flags_of_an_experiment(monkeypatch, capsys):

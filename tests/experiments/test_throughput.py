@@ -85,7 +85,7 @@ def test_flops_are_those_of_direct_convolutions(tmp_path, monkeypatch):
   params = jax.eval_shape(system.predictor.init, jax.random.key(0))
   x = jax.ShapeDtypeStruct((128, *config.data.shape), 'float32')
   alpha = jax.ShapeDtypeStruct((128, system.process.grouping.num_groups), 'float32')
-  run = jax.jit(system.predict).lower(params, x, alpha).cost_analysis()['flops']
+  run = jax.jit(system.predictor).lower(params, x, alpha).cost_analysis()['flops']
   assert run < 0.8 * many
 
   def no_cpu(backend):
