@@ -39,7 +39,8 @@ class Cells:
   def measure(self, key: Mapping, function: Callable[[], Mapping | None]) -> dict[str, str] | None:
     """The row of a key; if there is none, its values are those of `function()`, and it is added.
 
-    Floats are written with six digits. None, and nothing is added, if the function returns None because it was stopped.
+    Floats are written with six digits. If the function returns None because it was stopped, nothing
+    is added and None is returned.
     """
     if key not in self:
       values = function()
