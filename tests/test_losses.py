@@ -152,7 +152,9 @@ def test_unknown_weighting_is_named_with_the_known_ones():
     ValueError,
     match="weighting 'snr' is unknown; there are unweighted, velocity, active, denoising",
   ):
-    losses.loss(lambda *_: x, PROCESSES['linear pixel'], x, x, np.ones((1, 3)), np.ones((1, 3)), 'snr')
+    losses.loss(
+      lambda *_: x, PROCESSES['linear pixel'], x, x, np.ones((1, 3)), np.ones((1, 3)), 'snr'
+    )
 
 
 def test_velocity_of_a_curved_path_is_finite_where_the_level_rounds_to_one():

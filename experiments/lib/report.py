@@ -20,7 +20,8 @@ TEMPLATE = jinja2.Environment(
   undefined=jinja2.StrictUndefined,
 ).get_template('report.html')
 
-Table = Sequence[Mapping[str, object]]
+Table = pd.DataFrame | Sequence[Mapping[str, object]]
+"""Anything that `pandas.DataFrame` takes; its index is not printed."""
 
 
 def publish(
@@ -29,18 +30,21 @@ def publish(
   table: Table,
   findings: Sequence[str],
   pictures: Sequence[pathlib.Path],
-  rows: Sequence[Mapping[str, str]],
+  rows: pd.DataFrame,
   config: ConfigDict,
-  printed: Table = (),
+  num_printed: int = 0,
 ):
   """Writes folder/report.html (see `write_html`) and prints table and findings, by process 0.
 
-  printed: the rows of the table to print, if all would be too long.
+  num_printed: how many of the first and of the last rows of the table to print; 0 prints all.
   """
   if distributed.is_primary():
     file = folder / 'report.html'
     write_html(file, doc, table, findings, pictures, rows, config)
-    print(to_text(printed or table), *findings, f'see {file}', sep='\n')
+    table = pd.DataFrame(table)
+    if 0 < 2 * num_printed < len(table):
+      table = pd.concat([table.head(num_printed), table.tail(num_printed)])
+    print(to_text(table), *findings, f'see {file}', sep='\n')
 
 
 def write_html(
@@ -49,7 +53,7 @@ def write_html(
   table: Table,
   findings: Sequence[str],
   pictures: Sequence[pathlib.Path],
-  rows: Sequence[Mapping[str, str]],
+  rows: pd.DataFrame,
   config: ConfigDict,
 ):
   """Writes report.html.
@@ -66,7 +70,7 @@ def write_html(
     about=about.strip(),
     findings=findings,
     pictures=[_picture(picture) for picture in pictures],
-    table=table,
+    table=pd.DataFrame(table).to_dict('records'),
     command=f'python -m experiments.{pathlib.Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}',
     settings=_shared(rows),
     versions=', '.join([devices, *packages]),
@@ -77,8 +81,8 @@ def write_html(
 
 def _shared(rows):
   """The columns that have one value in all rows, which is not empty; and the number of rows."""
-  data = pd.DataFrame(rows)
-  shared = {key: data[key][0] for key in data if data[key].nunique() == 1 and data[key][0]}
+  first = rows.iloc[0]
+  shared = {key: first[key] for key in rows if rows[key].nunique() == 1 and first[key]}
   return [{'setting': key, 'value': value} for key, value in {**shared, 'cells': len(rows)}.items()]
 
 
@@ -87,13 +91,18 @@ def _picture(file):
   return {'name': file.stem, 'kind': file.suffix.removeprefix('.'), 'data': data}
 
 
-def by_budget(
-  metric: str, lines: Mapping[str, Mapping[int, str]], budgets: Sequence[int]
-) -> list[dict[str, str]]:
-  """A table of lines of text against evaluations of the network."""
-  table = pd.DataFrame(lines).T.reindex(columns=budgets).fillna('')
-  table.columns = [f'{budget} evaluations' for budget in budgets]
-  return [{metric: label, **row.to_dict()} for label, row in table.iterrows()]
+def pivot(
+  cells: pd.Series, corner: str, columns: Sequence[object], suffix: str = ''
+) -> pd.DataFrame:
+  """A table of texts with two index levels: the first down, the second across, '' if missing.
+
+  corner: the name of the column with the first level; columns: the values of the second level, to
+  which the suffix is added.
+  """
+  lines = cells.index.unique(0)
+  table = cells.unstack().reindex(index=lines, columns=columns).fillna('')
+  table.columns = [f'{column}{suffix}' for column in columns]
+  return table.rename_axis(corner).reset_index()
 
 
 def to_text(table: Table) -> str:

@@ -4,13 +4,13 @@ import functools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from ml_collections import ConfigDict
 
 from experiments.lib import command, report
-from gdm_jax import build, main
+from gdm_jax import build, main, solvers
 from gdm_jax.config import MODEL, RUN
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
@@ -113,15 +113,15 @@ class Study:
   def publish(
     self,
     doc: str,
-    table: Sequence[Mapping[str, object]],
+    table: report.Table,
     findings: Sequence[str],
     pictures: Sequence[pathlib.Path],
-    rows: Sequence[Row],
+    rows: pd.DataFrame,
     config: ConfigDict,
-    printed: Sequence[Mapping[str, object]] = (),
+    num_printed: int = 0,
   ):
     """Writes report.html in the study's folder and prints the findings (`report.publish`)."""
-    report.publish(self.folder, doc, table, findings, pictures, rows, config, printed)
+    report.publish(self.folder, doc, table, findings, pictures, rows, config, num_printed)
 
 
 def train(workdir: pathlib.Path, arguments: Sequence[str]):
@@ -153,35 +153,57 @@ def disjoint_seed_sets(seeds: str, repeats: int) -> list[str]:
   return [moved(i * width) for i in range(repeats)]
 
 
-def by(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
-  """Rows by the values of a column, in the order in which these first appear."""
-  groups: dict[str, list[Row]] = {}
-  for row in rows:
-    groups.setdefault(row[column], []).append(row)
-  return groups
+def budgets_of(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+  """The rows of each budget of evaluations, with the column `budget`; a row may serve several.
+
+  A row belongs to a budget if its solver takes as many steps with it.
+  """
+  parts = [
+    rows[
+      [
+        solvers.get_solver(solver).steps(budget) == int(steps)
+        for solver, steps in zip(rows['solver'], rows['steps'], strict=True)
+      ]
+    ].assign(budget=budget)
+    for budget in budgets
+  ]
+  return pd.concat(parts)
 
 
-def mean_and_deviation(rows: Sequence[Row]) -> tuple[float, float]:
+def statistics(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+  """`mean` and `deviation` of each group of rows, and both as `text`, first groups first."""
+  groups = rows.groupby(by, sort=False)[['model', 'distance']]
+  table = groups.apply(lambda group: pd.Series(mean_and_deviation(group), ['mean', 'deviation']))
+  texts = [f'{mean:.4g} ± {deviation:.2g}' for mean, deviation in table.to_numpy()]
+  return table.assign(text=texts)
+
+
+def mean_and_deviation(rows: pd.DataFrame) -> tuple[float, float]:
   """Of the rows' distances: over models if there are several, otherwise over the sets of seeds.
 
   A model's sets of seeds share the luck of its training, so they are averaged first. The deviation
   is that of a sample (n - 1); of a single value it is 0.
   """
-  distances = pd.DataFrame(rows).astype({'distance': float})
+  distances = rows.astype({'distance': float})
   means = distances.groupby('model', sort=False)['distance'].mean()
   values = means if len(means) > 1 else distances['distance']
   return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
 
 
-def spread_caption(rows: Sequence[Row]) -> str:
+def distances_as_text(rows: pd.DataFrame) -> str:
+  """The rows' distances, to four digits."""
+  return ' '.join(f'{float(value):.4g}' for value in rows['distance'])
+
+
+def spread_caption(rows: pd.DataFrame) -> str:
   """What `mean_and_deviation` is over, as a sentence."""
-  models, seeds = ({row[key] for row in rows} for key in ('model', 'seeds'))
-  if len(models) > 1:
+  models, seeds, images = rows['model'].nunique(), rows['seeds'].nunique(), rows['images'].iloc[0]
+  if models > 1:
     return (
-      f'Means and standard deviations are over {len(models)} trained models, each the mean of '
-      f'{len(seeds)} sets of {rows[0]["images"]} seeds.'
+      f'Means and standard deviations are over {models} trained models, each the mean of '
+      f'{seeds} sets of {images} seeds.'
     )
   return (
-    f'Means and standard deviations are over {len(seeds)} sets of {rows[0]["images"]} seeds of one '
+    f'Means and standard deviations are over {seeds} sets of {images} seeds of one '
     'model: they do not tell the luck of its training.'
   )

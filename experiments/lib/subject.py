@@ -1,24 +1,25 @@
-"""A trained model whose latents are studied: encoded, edited, decoded, and seen as a network sees.
+"""What the experiments on GDM-F's latents share (Section 4.2 to 4.5): a trained model and its data.
 
-`Subject` is what the experiments on GDM-F's latents (Section 4.2 to 4.5) have in common.
+Images are encoded, their latents edited and decoded, and the results compared by their features.
 """
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from experiments.lib import report, study
+from experiments.lib.report import Table
+from experiments.lib.study import Model, Study
 from gdm_jax import build, figures, sampling
 from gdm_jax.basis import Basis
 from gdm_jax.data.units import from_uint8
 from gdm_jax.evaluation import classifier, evaluator, features
-from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.summary import gather_to_host
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
@@ -32,15 +33,15 @@ SETTINGS = (
   *('checkpoint', 'parameters', 'strategy', 'order', 'cuts', 'steps', 'solver'),
   *('data', 'split'),
 )
-PERCEIVED = ('features', 'identity')  # of what is seen by a network
+PERCEIVED = ('features', 'identity')  # of `evaluation.features`
 
-READ = 1000  # images at once, where only their labels are wanted
+READ = 1000  # images that are read at once
 
 Images = Float[np.ndarray, 'n *grid c']
 
 
-class Subject(study.Model):
-  """A model with its latents, and the rows of workdir/NAME/results.csv, which a rerun completes.
+class Subject:
+  """A trained model, real images, and the rows of workdir/NAME/results.csv.
 
   Images are encoded and decoded by `edit.solver` along the table of `config.sampling`.
   """
@@ -54,47 +55,52 @@ class Subject(study.Model):
     values: Sequence[str] = (),
     perceived: bool = True,
   ):
-    """keys: columns that tell a cell from another; values: those that say what came out.
+    """keys: the columns of results.csv that identify a measurement; values: those of its results.
 
     perceived: whether they depend on `evaluation.features`. Raises ConfigError.
     """
-    self.results = workdir / name
-    super().__init__(config, workdir, workdir)
-    c = self.config
-    strategy, _ = build.sampling_order(c, self.system.strategies)
-    self.masks: dict[str, Mask] = editing.masks(self.system, strategy)
-    self.table = build.sampling_table(c, self.system)
-    self._generator = Generator(
-      self.system, c.data.shape, build.solver(c, 'edit.solver'), self.mesh
-    )
+    self.model = Model(config, workdir, workdir)
+    c = self.config = self.model.config
+    system, checkpoint, self._mesh = self.model.system, self.model.checkpoint, self.model.mesh
+    strategy, _ = build.sampling_order(c, system.strategies)
+    self.masks: dict[str, Mask] = editing.masks(system, strategy)
+    self._generator = Generator(system, c.data.shape, build.solver(c, 'edit.solver'), self._mesh)
+    self._arguments = checkpoint.params, build.sampling_table(c, system)
     self._key = {
-      **evaluator.provenance(c, self.system, self.checkpoint),
+      **evaluator.provenance(c, system, checkpoint),
       **{'solver': c.edit.solver, 'data': c.data.name},
       'split': c.evaluation.split or c.data.split,
     }
     if perceived:
       self._key |= {'features': self.features.name, 'identity': self.features.fingerprint}
     common = (*SETTINGS, *PERCEIVED * perceived)
-    self.cells = Cells(self.results / 'results.csv', (*common, *keys), values)
+    self._study = Study(name, workdir, (*common, *keys), values)
+    self.folder = self._study.folder
 
   @property
   def basis(self) -> Basis:
     """What the latents are edited in."""
-    return self.system.process.basis
+    return self.model.system.process.basis
 
   def require_frequency_basis(self):
-    """Raises ConfigError where ranks are no frequencies."""
+    """Raises ConfigError if ranks are no frequencies."""
     if self.basis.is_pixel:
       raise ConfigError("basis.name = 'pixel': its ranks are no frequencies; take cosine or blur")
 
   @functools.cached_property
   def features(self) -> features.Features:
-    """What images are seen by."""
-    return features.load_features(self.config, self.folder / 'evaluation')
+    """`evaluation.features`."""
+    return features.load_features(self.config, self.model.folder / evaluator.FOLDER)
 
-  def measure(self, function: Callable[[], Mapping[str, object]], **key) -> dict[str, str]:
-    """The row of a key: existing, or with the values of `function()`."""
-    return self.cells.measure({**self._key, **key}, function)
+  def measure(
+    self, function: Callable[..., Mapping[str, object]], cells: Iterable[Mapping[str, object]]
+  ) -> pd.DataFrame:
+    """The row of each cell, a value of every key: existing, or with the values of function(**cell)."""
+    rows = [
+      self._study.cells.measure({**self._key, **cell}, functools.partial(function, **cell))
+      for cell in cells
+    ]
+    return pd.DataFrame(rows)
 
   @functools.cached_property
   def source(self):
@@ -107,7 +113,7 @@ class Subject(study.Model):
     return np.asarray(from_uint8(batch['x'])), batch['label']
 
   def choose_images(self, count: int) -> Int[np.ndarray, ' n']:
-    """Numbers of real images, drawn with seed 0. Raises ConfigError where there are fewer."""
+    """Numbers of real images, drawn with seed 0. Raises ConfigError if there are fewer."""
     if count > len(self.source):
       raise ConfigError(
         f'{count} images wanted: evaluation.split = {self._key["split"]!r} has {len(self.source)}'
@@ -117,7 +123,8 @@ class Subject(study.Model):
   def choose_pairs(self, count: int) -> Int[np.ndarray, '2 n']:
     """Numbers of real images two by two, drawn with seed 0 and with replacement.
 
-    Of different classes where there are several. Raises ConfigError where there is one image.
+    The two are of different classes if there are several. Raises ConfigError if there is only one
+    image.
     """
     rng, size = np.random.default_rng(0), len(self.source)
     if size < 2:
@@ -129,7 +136,7 @@ class Subject(study.Model):
 
   @functools.cached_property
   def labels(self) -> Int[np.ndarray, ' n']:
-    """Of all real images; 0 where they have none."""
+    """Of all real images; 0 if they have none."""
     if self.source.num_classes < 2:
       return np.zeros(len(self.source), int)
     numbers = np.arange(len(self.source))
@@ -137,16 +144,11 @@ class Subject(study.Model):
     return np.concatenate([self.source[part]['label'] for part in parts])
 
   def captions(self, numbers: Int[np.ndarray, ' n']) -> list[str]:
-    """Captions of real images: their class, where they have one, and their number."""
+    """Captions of real images: their class, if they have one, and their number."""
     if self.source.num_classes < 2:
       return [f'{number}' for number in numbers]
     labels = self.source[np.asarray(numbers)]['label']
     return [f'class {label} ({n})' for label, n in zip(labels, numbers, strict=True)]
-
-  @property
-  def about(self) -> str:
-    """The real images, in words."""
-    return f'{self._key["data"]}, {self._key["split"]}'
 
   def noise(self, first: int, count: int) -> Images:
     """Latents of the seeds from `first` on."""
@@ -154,19 +156,19 @@ class Subject(study.Model):
     return np.asarray(sampling.latents(seeds, tuple(self.config.data.shape)))
 
   def encode(self, x: Images) -> Images | ReversiblePair:
-    """Latents of images. Raises DivergedError where one is not finite."""
+    """Latents of images. Raises DivergedError if one is not finite."""
     batch = self.config.sampling.batch
-    return check_finite(self._generator.encode(self.checkpoint.params, self.table, x, batch))
+    return check_finite(self._generator.encode(*self._arguments, x, batch))
 
   def decode(self, z: Images | ReversiblePair) -> Images:
-    """Images of latents. Raises DivergedError where one is not finite."""
+    """Images of latents. Raises DivergedError if one is not finite."""
     batch = self.config.sampling.batch
-    return check_finite(self._generator.decode(self.checkpoint.params, self.table, z, batch))
+    return check_finite(self._generator.decode(*self._arguments, z, batch))
 
   def features_of(self, x: Images) -> Float[np.ndarray, 'n d']:
     """Features of images, rounded to bytes."""
-    extract, parts = self.features.jitted(self.mesh), []
-    for indices, valid in padded_batches(len(x), self.config.sampling.batch, self.mesh.size):
+    extract, parts = self.features.jitted(self._mesh), []
+    for indices, valid in padded_batches(len(x), self.config.sampling.batch, self._mesh.size):
       extracted, _ = extract(x[indices])
       parts.append(gather_to_host(extracted).astype(np.float64)[:valid])
     return np.concatenate(parts)
@@ -176,26 +178,26 @@ class Subject(study.Model):
     """Whether the features tell classes."""
     return self.features.name == 'classifier'
 
-  def classes(self, seen: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
-    """What the classifier takes images for, by their features."""
-    return classifier.classes(self.features.params, seen)
+  def classes(self, extracted: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
+    """The classes that the classifier sees in images, from their features."""
+    return classifier.classes(self.features.params, extracted)
 
   def sheet(self, name: str, lines: Sequence[editing.Line]) -> pathlib.Path:
     """Draws lines of edited latents to NAME.png."""
-    file = self.results / f'{name}.png'
+    file = self.folder / f'{name}.png'
     figures.sheet(file, editing.decoded(lines, self.decode))
     return file
 
-  def report(
+  def publish(
     self,
     doc: str,
-    table: Sequence[Mapping[str, object]],
-    said: Sequence[str],
+    table: Table,
+    findings: Sequence[str],
     pictures: Sequence[pathlib.Path],
-    rows: Sequence[Mapping[str, str]],
+    rows: pd.DataFrame,
   ):
-    """Writes report.html and says the same here."""
-    report.publish(self.results, doc, table, said, pictures, rows, self.config)
+    """Writes report.html and prints table and findings (`report.publish`)."""
+    self._study.publish(doc, table, findings, pictures, rows, self.config)
 
 
 def edit(function: Callable[..., Latent], *z: Images | ReversiblePair) -> Images | ReversiblePair:
@@ -209,6 +211,11 @@ def check_finite(x: Images | ReversiblePair) -> Images | ReversiblePair:
     finite = np.isfinite(leaf).all(tuple(range(1, leaf.ndim)))
     errors.check_finite(finite, lambda i: f'image or latent {i}')
   return x
+
+
+def data_name(rows: pd.DataFrame) -> str:
+  """The name and the split of the real images that rows were measured on."""
+  return f'{rows["data"].iloc[0]}, {rows["split"].iloc[0]}'
 
 
 def share(flags: Bool[np.ndarray, ' *n']) -> tuple[float, float]:
@@ -225,13 +232,13 @@ def distance(a: Float[np.ndarray, 'n d'], b: Float[np.ndarray, 'n d']) -> float:
   return float(np.sqrt(((a - b) ** 2).sum(-1).mean()))
 
 
-def variance(seen: Float[np.ndarray, 'groups variants d']) -> float:
+def variance(features: Float[np.ndarray, 'groups variants d']) -> float:
   """E || phi - E phi ||^2 of the variants of a group, unbiased, the mean over groups (Fig. 4a)."""
-  return float(seen.var(axis=1, ddof=1).sum(-1).mean())
+  return float(features.var(axis=1, ddof=1).sum(-1).mean())
 
 
 def agreement(classes: Int[np.ndarray, 'groups variants']) -> float:
   """How often two variants of a group are of the same class, unbiased, the mean over groups."""
   size = classes.shape[1]
-  same = [np.sum(n * (n - 1)) for n in (np.bincount(some) for some in classes)]
+  same = [np.sum(n * (n - 1)) for n in (np.bincount(group) for group in classes)]
   return float(np.mean(same) / (size * (size - 1)))

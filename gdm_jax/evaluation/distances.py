@@ -7,15 +7,15 @@ BLOCK = 1000  # features of each set in one estimate of the kernel distance
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019
 CHUNK = 1024  # rows of distances held at once
 
-Features = Float[np.ndarray, 'n d']
+Features = Float[np.ndarray, '_ d']  # sets may differ in size
 
 
 def frechet(
-  mean_a: Float[np.ndarray, ' d'],
-  covariance_a: Float[np.ndarray, 'd d'],
-  mean_b: Float[np.ndarray, ' d'],
-  covariance_b: Float[np.ndarray, 'd d'],
-  root_b: Float[np.ndarray, 'd d'] | None = None,
+  mean_a: Float[np.ndarray, '...'],
+  covariance_a: Float[np.ndarray, '...'],
+  mean_b: Float[np.ndarray, '...'],
+  covariance_b: Float[np.ndarray, '...'],
+  root_b: Float[np.ndarray, '...'] | None = None,
 ) -> float:
   """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in the square of the features' unit.
 

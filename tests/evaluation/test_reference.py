@@ -224,5 +224,5 @@ def test_data_that_are_not_finite_are_named(tmp_path):
   x[17, 3] = np.nan
   np.savez(tmp_path / 'mine.npz', x=x)
   mine = f'--config.data.name=npz:{tmp_path}/mine.npz'
-  with pytest.raises(ConfigError, match='holds NaN or infinity, first seen in example 17'):
+  with pytest.raises(DataError, match='holds NaN or infinity, first seen in example 17'):
     obtain(tmp_path / 'statistics', mine)

@@ -1,5 +1,6 @@
 """Features streamed over devices give the moments of one pass; what cannot be scored raises."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 
 from gdm_jax import build, main
-from gdm_jax.evaluation import distances, evaluator, features, summary
-from gdm_jax.evaluation.evaluator import Evaluator, Weights
+from gdm_jax.evaluation import distances, features, summary
+from gdm_jax.evaluation.evaluator import Checkpoint, Evaluator
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Collector, Summary
 from gdm_jax.runtime import sharding
-from gdm_jax.runtime.errors import DivergedError
+from gdm_jax.runtime.errors import DivergedError, check_finite
 from tests.support import runs
 
 SIZES = (13, 8, 1, 40, 23)
@@ -36,7 +37,7 @@ def stream(file):
   Each batch starts a little after its array does, and is padded with images that do not count.
   """
   mesh = sharding.mesh()
-  of = features.load_features(config(), None).jitted(mesh)
+  of = features.load_features(config(), pathlib.Path()).jitted(mesh)
   collector, first = Collector(), 3
   for some in np.split(images(), np.cumsum(SIZES)[:-1]):
     size = -(-(first + len(some)) // mesh.size) * mesh.size
@@ -134,7 +135,7 @@ def test_scores_of_too_few_or_other_features_raise():
 
 
 def test_samples_are_rounded_as_they_are_in_files():
-  pixels = features.load_features(config(), None)
+  pixels = features.load_features(config(), pathlib.Path())
   of = pixels.jitted(sharding.mesh())
   whole = images()[:8]
   off = np.random.default_rng(1).uniform(-0.49, 0.49, whole.shape)
@@ -148,10 +149,10 @@ def test_samples_are_rounded_as_they_are_in_files():
 
 def test_images_that_are_not_finite_are_named():
   seeds = np.array([3, 4, 8, 9])
-  evaluator.check_finite(np.full(4, True), seeds)
-  message = '2 of the images of seeds 3 to 9 hold NaN or infinity, the first that of seed 4: '
+  check_finite(np.full(4, True), str)
+  message = '2 of 4 hold NaN or infinity, first seed 4: the model or the solver diverged'
   with pytest.raises(DivergedError, match=message):
-    evaluator.check_finite(np.array([True, False, True, False]), seeds)
+    check_finite(np.array([True, False, True, False]), lambda i: f'seed {seeds[i]}')
 
 
 @pytest.fixture(scope='module')
@@ -161,13 +162,13 @@ def evaluation(tmp_path_factory):
   system = build.system(c)
   params = jax.jit(system.predictor.init)(jax.random.key(0))
   measure = Evaluator(c, system, tmp_path_factory.mktemp('evaluation'), sharding.mesh())
-  return measure, c, Weights(params, 0)
+  return measure, c, Checkpoint(params, 0)
 
 
 def test_a_model_that_diverged_is_no_score(evaluation):
   measure, c, weights = evaluation
-  broken = Weights(jax.tree.map(lambda x: jnp.full_like(x, np.nan), weights.params), 0)
-  message = '16 of the images of seeds 0 to 15 hold NaN or infinity, the first that of seed 0: '
+  broken = Checkpoint(jax.tree.map(lambda x: jnp.full_like(x, np.nan), weights.params), 0)
+  message = '16 of 16 hold NaN or infinity, first the image of seed 0: '
   with pytest.raises(DivergedError, match=message):
     measure(c, broken)
 
@@ -208,5 +209,7 @@ def test_each_collector_gets_its_share(evaluation):
   x[13] = np.nan  # of the second share the sixth, which is not asked for
   measure.collect(collectors, on_devices(x), np.arange(5))
   x[12] = np.nan
-  with pytest.raises(DivergedError, match=r'1 of the images of seeds 40 to 44 .* of seed 44'):
+  with pytest.raises(
+    DivergedError, match=r'1 of 5 hold NaN or infinity, first the image of seed 44'
+  ):
     measure.collect(collectors, on_devices(x), np.arange(40, 45))

@@ -131,7 +131,10 @@ def test_the_plan_of_memory(tmp_path, monkeypatch, capsys):
   ('overrides', 'message'),
   [
     (('--config.machine.remat=some',), "machine.remat = 'some': there are none, cheap, blocks"),
-    (('--config.machine.microbatches=3',), 'train.batch = 16 does not divide over 1 devices in each'),
+    (
+      ('--config.machine.microbatches=3',),
+      'train.batch = 16 does not divide over 1 devices in each',
+    ),
     (('--config.machine.microbatches=0',), 'machine.microbatches = 0 must be positive'),
   ],
 )
