@@ -1,6 +1,5 @@
 """--mode=evaluate and --mode=reference: a row says what was measured, once; errors name the key."""
 
-import csv
 import re
 import shutil
 
@@ -17,10 +16,7 @@ from gdm_jax.evaluation.evaluator import Evaluator
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import evaluate
 from tests.support import runs
-
-PIXELS = '--config.evaluation.features=pixels'
-SEEDS = '--config.evaluation.seeds=0-69'
-BATCH = '--config.sampling.batch=35'
+from tests.support.evaluations import command, rows
 
 
 @pytest.fixture(scope='module')
@@ -42,19 +38,6 @@ def short(monkeypatch):
 def idle(monkeypatch):
   """Fails where anything is generated."""
   monkeypatch.setattr(Generator, 'iterate', lambda *_: pytest.fail('generated'))
-
-
-def command(workdir, *overrides, mode='evaluate'):
-  args = (f'--mode={mode}', PIXELS, SEEDS, BATCH, *overrides)
-  return main.main(['', *runs.arguments(workdir, *args, steps=8)])
-
-
-def rows(workdir):
-  file = workdir / 'evaluation.csv'
-  if not file.exists():
-    return []
-  with file.open(newline='') as f:
-    return list(csv.DictReader(f))
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """Evaluation during training: each checkpoint once, stopped soon by a signal."""
 
-import csv
 import os
 import signal
 
@@ -11,10 +10,7 @@ from gdm_jax import figures, main
 from gdm_jax.evaluation import classifier, evaluator
 from gdm_jax.evaluation.evaluator import Evaluator
 from tests.support import runs
-
-PIXELS = '--config.evaluation.features=pixels'
-SEEDS = '--config.evaluation.seeds=0-69'
-BATCH = '--config.sampling.batch=35'
+from tests.support.evaluations import PIXELS, command, rows
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +18,6 @@ def short(monkeypatch):
   """Classifiers are trained for a moment."""
   monkeypatch.setattr(classifier, 'WIDTHS', (4, 4, 4))
   monkeypatch.setattr(classifier, 'IMAGES', 2 * classifier.BATCH)
-
-
-def command(workdir, *overrides, mode='evaluate'):
-  args = (f'--mode={mode}', PIXELS, SEEDS, BATCH, *overrides)
-  return main.main(['', *runs.arguments(workdir, *args, steps=8)])
-
-
-def rows(workdir):
-  file = workdir / 'evaluation.csv'
-  if not file.exists():
-    return []
-  with file.open(newline='') as f:
-    return list(csv.DictReader(f))
 
 
 def train(workdir, *overrides):

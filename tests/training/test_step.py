@@ -24,21 +24,19 @@ PROGRAMS = {
   'create': 1,
   'step': 1,
   **dict.fromkeys(('latents', 'start', 'walk'), 3),  # for training's grids, evaluation, samples
-  'of': 2,  # features, of real images and of generated ones
+  'extract': 2,  # features, of real images and of generated ones
 }
 
 
-def config_of(**train):
+pytestmark = pytest.mark.usefixtures('float64')
+
+
+def config_of(**machine):
   config = digits.get_config()
-  config.model.update(channels=8, attention=(4,), dropout=0.0)
-  config.train.update(batch=BATCH, **train)
+  config.model.ddpmpp.update(channels=8, attention=(4,), dropout=0.0)
+  config.train.batch = BATCH
+  config.machine.update(machine)
   return config
-
-
-@pytest.fixture(autouse=True, scope='module')
-def float64():
-  with jax.enable_x64(True):
-    yield
 
 
 def state_and_batch(config, system):
@@ -51,8 +49,8 @@ def state_and_batch(config, system):
   return state, {'x': rng.normal(size=(BATCH, 8, 8, 1)), 'label': np.zeros(BATCH, np.int32)}
 
 
-def stepped(dropout=0.0, **train):
-  config = config_of(**train)
+def stepped(dropout=0.0, **machine):
+  config = config_of(**machine)
   config.model.ddpmpp.dropout = dropout
   system = build.system(config)
   state, batch = state_and_batch(config, system)
@@ -63,16 +61,28 @@ def stepped(dropout=0.0, **train):
 
 
 @pytest.mark.parametrize(
-  'train',
+  'machine',
   [{'remat': 'cheap'}, {'remat': 'blocks'}, {'microbatches': 4}],
   ids=str,
 )
-def test_the_gradient_is_the_same(train):
-  (metrics, gradient), (expected, whole) = stepped(**train), stepped()
+def test_the_gradient_is_the_same(machine):
+  (metrics, gradient), (expected, whole) = stepped(**machine), stepped()
   np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=1e-12)
   norm = expected['gradient_norm']
   for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(whole), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-12 * norm)
+
+
+def test_microbatches_take_every_other_row_and_have_a_key_each():
+  x, key = jnp.arange(12.0), jax.random.key(0)
+
+  def gradient(params, rngs, examples):
+    return params, {'rows': examples.sum(), 'key': jax.random.uniform(rngs['dropout'])}
+
+  _, mean = training_step.microbatched(gradient, 3)(1.0, key, x)
+  keys = jax.random.split(key, 3)
+  assert mean['rows'] == x.sum() / 3
+  np.testing.assert_allclose(mean['key'], np.mean([jax.random.uniform(k) for k in keys]))
 
 
 def test_remat_draws_the_same_dropout():
@@ -111,7 +121,7 @@ def test_the_plan_of_memory(tmp_path, monkeypatch, capsys):
     command.start(memory.run, memory.__doc__, trained=False)
   found = json.loads(capsys.readouterr().out)
   config = digits.get_config()
-  config.model.update(channels=8, multipliers=(1,), blocks=1, attention=())
+  config.model.ddpmpp.update(channels=8, multipliers=(1,), blocks=1, attention=())
   with jax.enable_x64(False):
     state = jax.eval_shape(
       lambda: training_step.init_state(config, build.system(config), build.optimizer(config))
