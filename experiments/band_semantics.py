@@ -1,17 +1,17 @@
-"""Fig. 4: which latents carry the content: what varies as the lowest are fixed, what they rebuild.
+"""Fig. 4: which latents carry the content: what varies if the lowest are fixed, what they rebuild.
 
   python -m gdm_jax.main --config=configs/digits_frequency.py --config.data.split=train[:80%]
   python -m experiments.band_semantics --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:] --config.sampling.steps=32
 
-(a) Fixes the n lowest components of a latent, per channel, and draws the others anew: the
-perceptual variance E || phi(x) - E phi(x) ||^2 of --variants images, the mean over --fixed latents,
-phi the evaluation.features (the paper's are of VGG-19; vgg19 here are means of its relu5_4 over
-positions); and `agreement`, how often two of the variants are of the same class. (b) Rebuilds
---reconstructed real images of evaluation.split from their n lowest latents, the others 0: how far
-features and pixels are from the originals', and how often the class is the `same`. figure.png has
-both, reconstruction.png --shown images of (b). In the paper 400 to 700 components of 4,096 fixed
-give semantically consistent images, and [0, 500] of 65,536 rebuild a face. --counts are the n, by
+(a) Fixes the n lowest components of a latent, per channel, and redraws the others: the perceptual
+variance E || phi(x) - E phi(x) ||^2 of --variants images, the mean over --fixed latents, phi the
+evaluation.features (the paper's are of VGG-19; vgg19 here are means of its relu5_4 over positions);
+and `agreement`, how often two of the variants are of the same class. (b) Rebuilds --reconstructed
+real images of evaluation.split from their n lowest latents, the others 0: how far features and
+pixels are from the originals', and how often the class is the `same`. figure.png has both,
+reconstruction.png --shown images of (b). In the paper fixing 400 to 700 components of 4,096 gives
+semantically consistent images, and [0, 500] of 65,536 rebuild a face. --counts are the n, by
 default the powers of two and the bands' edges.
 """
 
@@ -20,17 +20,17 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from experiments.lib import command
 from experiments.lib.command import check_counts
-from experiments.lib.study import Row
-from experiments.lib.subject import Subject, agreement, distance, edit, share, variance
+from experiments.lib.subject import Subject, agreement, data_name, distance, edit, share, variance
 from gdm_jax import figures, latents
 from gdm_jax.generation import editing
 from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('variance', 'agreement', 'distance', 'pixels', 'same', 'same_error')
-COLUMNS = 9  # of reconstruction.png, about
+COLUMNS = 9  # of reconstruction.png, roughly
 
 
 def run(
@@ -50,29 +50,21 @@ def run(
   subject = Subject('band_semantics', config, workdir, (*sizes, 'count'), VALUES)
   subject.require_frequency_basis()
   numbers = parse(counts, subject)
-  rows = measure(subject, numbers, **sizes)
-
-  few = subject.choose_images(shown)
-  z = subject.encode(subject.load(few)[0])
-  columns = sorted({*numbers[:: -(-len(numbers) // COLUMNS)], numbers[-1]})
-  lines = editing.keep(subject.basis, z, subject.captions(few), columns)
-  pictures = draw(subject, rows), subject.sheet('reconstruction', lines)
-  table, findings = summarise(rows, subject.about, subject.basis.ranks.size)
-  subject.report(__doc__, table, findings, pictures, rows)
+  rows = measure(subject, [{**sizes, 'count': n} for n in numbers])
+  pictures = draw(subject.folder, rows), draw_rebuilt(subject, shown, numbers)
+  subject.publish(__doc__, *summarise(rows), pictures, rows)
 
 
-def measure(
-  subject: Subject, counts: Sequence[int], fixed: int, variants: int, reconstructed: int
-) -> list[Row]:
+def measure(subject: Subject, cells: Sequence[dict[str, int]]) -> pd.DataFrame:
   """The row of each number of components."""
   basis = subject.basis
 
   @functools.cache
-  def encoded():
+  def encoded(reconstructed):
     x, _ = subject.load(subject.choose_images(reconstructed))
     return x, subject.encode(x), subject.features_of(x)
 
-  def components(count):
+  def components(fixed, variants, reconstructed, count):
     # (a) The lowest are fixed, the others redrawn.
     free = basis.ranks[..., None] >= count
     z = subject.noise(0, fixed).repeat(variants, 0)
@@ -80,7 +72,7 @@ def measure(
     varied = edit(lambda p, q: latents.resample(basis, p, q, free), z, noise)
     varied = subject.features_of(subject.decode(varied))
     # (b) Real images are rebuilt from the lowest.
-    x, z, original = encoded()
+    x, z, original = encoded(reconstructed)
     rebuilt = subject.decode(edit(lambda p: latents.keep(basis, p, count), z))
     features = subject.features_of(rebuilt)
     values = {
@@ -94,28 +86,28 @@ def measure(
       values['same'], values['same_error'] = share(same)
     return values
 
-  sizes = {'fixed': fixed, 'variants': variants, 'reconstructed': reconstructed}
-  return [subject.measure(functools.partial(components, n), count=n, **sizes) for n in counts]
+  return subject.measure(components, cells)
 
 
-def summarise(rows: Sequence[Row], about: str, size: int) -> tuple[list[dict], list[str]]:
-  """The table and the findings; about: the real images; size: the number of components."""
-  first = float(rows[0]['variance'])
-  table = [
-    {
-      'lowest components': row['count'],
-      'relative variance': f'{float(row["variance"]) / first:.3f}',
-      **{key: row[key] for key in VALUES},
-    }
-    for row in rows
-  ]
-  half = next(int(row['count']) for row in rows if float(row['variance']) <= first / 2)
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  first, counts = rows.iloc[0], rows['count'].astype(int)
+  relative = relative_variance(rows)
+  table = rows[['count', *VALUES]].rename(columns={'count': 'lowest components'})
+  table.insert(1, 'relative variance', relative.map('{:.3f}'.format))
+  half = counts[relative <= 1 / 2].iloc[0]
   return table, [
-    f'Perceptual variance of {rows[0]["features"]} features; {half} of {size} '
+    f'Perceptual variance of {first["features"]} features; {half} of {counts.max()} '
     'components fixed, of those tried, are the fewest that halve it.',
-    f'Rebuilt are {rows[0]["reconstructed"]} images of {about}. Distances of features and of '
-    'pixels are root mean squares.',
+    f'Rebuilt are {first["reconstructed"]} images of {data_name(rows)}. Distances of features and '
+    'of pixels are root mean squares.',
   ]
+
+
+def relative_variance(rows: pd.DataFrame) -> pd.Series:
+  """The perceptual variance relative to that with nothing fixed, the first row's."""
+  values = rows['variance'].astype(float)
+  return values / values.iloc[0]
 
 
 def parse(text: str, subject: Subject) -> list[int]:
@@ -132,31 +124,31 @@ def parse(text: str, subject: Subject) -> list[int]:
   return sorted({0, size, *counts})
 
 
-def draw(subject: Subject, rows: Sequence[dict[str, str]]) -> pathlib.Path:
+def draw(folder: pathlib.Path, rows: pd.DataFrame) -> pathlib.Path:
   """figure.png: shares against the number of components."""
-  counts = [int(row['count']) for row in rows]
-
-  def line(key, unit=1.0):
-    return [(n, float(row[key]) / unit) for n, row in zip(counts, rows, strict=True)]
-
-  lines = {
-    'fixed: perceptual variance, with none fixed 1': line('variance', float(rows[0]['variance']))
-  }
-  if subject.classified:
+  counts = rows['count'].astype(int).tolist()
+  lines = {'fixed: perceptual variance, with none fixed 1': relative_variance(rows)}
+  if rows['same'].iloc[0]:
     lines |= {
-      'fixed: two variants of the same class': line('agreement'),
-      'rebuilt: in the class of the original': line('same'),
+      'fixed: two variants of the same class': rows['agreement'].astype(float),
+      'rebuilt: in the class of the original': rows['same'].astype(float),
     }
-  file = subject.results / 'figure.png'
-  size = subject.basis.ranks.size
   figures.plot_lines(
-    file,
-    lines,
+    folder / 'figure.png',
+    {name: list(zip(counts, values, strict=True)) for name, values in lines.items()},
     ticks=counts if len(counts) < 10 else (),
     xscale='symlog',
-    xlabel=f'lowest components fixed, or kept, of {size} per channel',
+    xlabel=f'lowest components fixed, or kept, of {max(counts)} per channel',
   )
-  return file
+  return folder / 'figure.png'
+
+
+def draw_rebuilt(subject: Subject, count: int, numbers: Sequence[int]) -> pathlib.Path:
+  """reconstruction.png: real images from some of the numbers of components."""
+  images = subject.choose_images(count)
+  z, names = subject.encode(subject.load(images)[0]), subject.captions(images)
+  columns = sorted({*numbers[:: -(-len(numbers) // COLUMNS)], numbers[-1]})
+  return subject.sheet('reconstruction', editing.keep(subject.basis, z, names, columns))
 
 
 if __name__ == '__main__':

@@ -2,11 +2,11 @@
 
   python -m experiments.bases --config=configs/celebahq256_frequency.py
 
-Draws the --shown lowest basis images on the grid of data.shape, by rank, the blur for the config's
-basis.blur.sigma with both boundaries. Measures of each basis the largest entry of U^T U - I in
-float32; the seconds that U^T and U take on a batch of --batch images, the median of 7, next to
-those of the config's network forward; the FLOPs of both as XLA counts them; and the MiB that XLA
-allocates besides input and output, next to those of a dense U of d x d entries. A network for 256 x
+Draws the --shown lowest basis images on the grid of data.shape, by rank; the blur is that of the
+config's basis.blur.sigma with both boundaries. Measures of each basis: the largest entry of
+U^T U - I in float32; the seconds that U^T and U take on a batch of --batch images, the median of 7,
+and those of the config's network forward; the FLOPs of both as XLA counts them; and the MiB that
+XLA allocates besides input and output, and those of a dense U of d x d entries. A network for 256 x
 256 takes seconds an image on a CPU. A basis is measured once on a device.
 """
 
@@ -17,6 +17,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from experiments.benchmarks.throughput import median
 from experiments.lib import command, report
@@ -44,37 +45,28 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
   check_counts(1, batch=batch, shown=shown)
-  shown = min(shown, math.prod(grid))
-  compared, findings = all_bases(grid, config.basis.blur.sigma)
+  count = min(shown, math.prod(grid))
+  compared, left_out = all_bases(grid, config.basis.blur.sigma)
   folder = workdir / 'bases'
   rows = measure(config, compared, batch, Cells(folder / 'results.csv', KEYS, VALUES))
-
-  picture = folder / 'figure.png'
-  lines = [
-    (name, [(f'{rank}', image) for rank, image in enumerate(lowest(basis, shown))])
-    for name, basis in compared.items()
-  ]
-  figures.sheet(picture, lines)
-  findings.append(
-    f'The {shown} lowest basis images of {grid[0]} x {grid[1]}, each scaled to its largest value; '
-    f'U^T and U together beside a forward pass of the network, {batch} at once.'
-  )
-  report.publish(folder, __doc__, summarise(rows), findings, [picture], rows, config)
+  picture = draw(folder, compared, count)
+  table, findings = summarise(rows, count)
+  report.publish(folder, __doc__, table, [*left_out, *findings], [picture], rows, config)
 
 
 def all_bases(grid, sigma: float) -> tuple[dict[str, Basis], list[str]]:
   """The bases by name; and which is left out, and why. Raises ConfigError."""
-  findings = []
+  left_out = []
   with blaming('basis.blur.sigma', sigma):
     compared = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
   try:
     compared['blur, zero'] = bases.blur(grid, sigma, 'zero')
   except ValueError as error:
-    findings.append(f'The blur with a zero boundary is left out: {error}.')
-  return compared, findings
+    left_out.append(f'The blur with a zero boundary is left out: {error}.')
+  return compared, left_out
 
 
-def measure(config, compared: dict[str, Basis], batch: int, cells: Cells) -> list[dict[str, str]]:
+def measure(config, compared: dict[str, Basis], batch: int, cells: Cells) -> pd.DataFrame:
   """The row of each basis."""
   system, shape = build.system(config), config.data.shape
   network = functools.cache(lambda: network_cost(config, system, batch))
@@ -91,15 +83,31 @@ def measure(config, compared: dict[str, Basis], batch: int, cells: Cells) -> lis
     measured['flop_share'] = measured['flop'] / measured['network_flop']
     return {name: f'{value:.4g}' for name, value in measured.items()}
 
-  return [
+  rows = [
     cells.measure({'basis': name, **common}, functools.partial(costs, basis))
     for name, basis in compared.items()
   ]
+  return pd.DataFrame(rows)
 
 
-def summarise(rows: list[dict[str, str]]) -> list[dict]:
-  """The table."""
-  return [{'basis': row['basis'], **{key: row[key] for key in VALUES}} for row in rows]
+def summarise(rows: pd.DataFrame, count: int) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings; count: of the basis images in the figure."""
+  first = rows.iloc[0]
+  height, width, _ = first['shape'].split('x')
+  return rows[['basis', *VALUES]], [
+    f'The {count} lowest basis images of {height} x {width}, each scaled to its largest value; '
+    f'U^T and U together beside a forward pass of the network, {first["batch"]} at once.'
+  ]
+
+
+def draw(folder: pathlib.Path, compared: dict[str, Basis], count: int) -> pathlib.Path:
+  """figure.png: the lowest images of each basis."""
+  lines = [
+    (name, [(f'{rank}', image) for rank, image in enumerate(lowest(basis, count))])
+    for name, basis in compared.items()
+  ]
+  figures.sheet(folder / 'figure.png', lines)
+  return folder / 'figure.png'
 
 
 def lowest(basis: Basis, count: int) -> list[np.ndarray]:
@@ -148,8 +156,8 @@ def orthogonality_error(basis: Basis) -> float:
   ]
   first, second = ([np.diagonal(g), np.abs(g - np.diag(np.diagonal(g)))] for g in products)
   diagonal = np.abs(np.outer(first[0], second[0]) - 1).max()
-  beside = max(first[1].max() * second[0].max(), second[1].max() * first[0].max())
-  return float(max(diagonal, beside))
+  off_diagonal = max(first[1].max() * second[0].max(), second[1].max() * first[0].max())
+  return float(max(diagonal, off_diagonal))
 
 
 if __name__ == '__main__':

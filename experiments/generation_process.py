@@ -1,4 +1,4 @@
-"""Fig. 2: how images come about: all frequencies at once with k = 1, band by band in GDM-F.
+"""Fig. 2: how images are generated: all frequencies at once with k = 1, band by band in GDM-F.
 
   python -m gdm_jax.main --config=configs/digits_frequency.py
   python -m gdm_jax.main --config=configs/digits_frequency.py --workdir=runs/digits_whole \\
@@ -7,27 +7,29 @@
   python -m experiments.generation_process --config=configs/digits_frequency.py \\
     --models=runs/digits_whole
 
-Generates --images images with the models of --models and of the workdir, from the same latents,
-and takes on the way the point z_t and the image that the network expects of it, x^, where groups
-that have not begun are as in the mean image: a model may be trained on the active group alone.
-`done` is how much of a band is decided: the share of the variance, over images, of the final
-images' coefficients that x^ has got right, 1 - sum |x^ - x|^2 / sum |x - mean x|^2; the bands are
-those of the workdir.
-figure.png shows --shown images on their way, bands.png the bands of each model. In the paper
-details such as eyes are visible early with k = 1, while GDM-F goes strictly from low to high.
+Generates --images images with the models of --models and of the workdir, from the same latents.
+Between steps it takes the point z_t, and the image x^ that the network expects of it, in which
+groups that have not begun are as in the mean image: a model may be trained on the active group
+alone. `done` is how much of a band is decided: the share of the variance, over images, of the final
+images' coefficients that x^ explains, 1 - sum |x^ - x|^2 / sum |x - mean x|^2; the bands are those
+of the workdir. figure.png has --shown images during generation, bands.png the bands of each model.
+In the paper details such as eyes are visible early with k = 1, while GDM-F goes strictly from low
+to high.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 
-from experiments.lib import command, study
+from experiments.lib import command
 from experiments.lib.command import check_counts
+from experiments.lib.study import Model, Study, workdirs
 from experiments.lib.subject import check_finite
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
@@ -36,22 +38,10 @@ from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator, chunks
 from gdm_jax.latents import Mask
 
-ROWS = 32  # of a table that are looked at, about
+ROWS = 32  # of a table that are measured, roughly
 COLUMNS = 9  # of them in figure.png
-KEYS = (
-  *(
-    'model',
-    *evaluator.MODEL,
-    'strategy',
-    'order',
-    'cuts',
-    'steps',
-    'solver',
-    'guidance',
-    'labels',
-  ),
-  *('basis', 'images', 'row', 'band'),
-)
+SAMPLED = tuple(key for key in evaluator.SAMPLED if key != 'seeds')
+KEYS = ('model', *evaluator.MODEL, *SAMPLED, 'basis', 'images', 'row', 'band')
 VALUES = ('done',)
 
 Points = Float[np.ndarray, 'rows n *grid c']
@@ -61,42 +51,40 @@ def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, sh
   """Follows images of all models. Raises ConfigError if a workdir holds no model."""
   check_counts(2, images=images)
   check_counts(1, shown=shown)
-  this = study.Study('generation_process', workdir, KEYS, VALUES)
+  study = Study('generation_process', workdir, KEYS, VALUES)
   system = build.system(config)
   bands = editing.masks(system, build.sampling_order(config, system.strategies)[0])
-  others = study.workdirs(models, workdir) if models else []
-  lines, rows = [], {}
-  for model in this.models(config, [*others, workdir]):
+  others = workdirs(models, workdir) if models else []
+  parts, lines = [], []
+  for model in study.models(config, [*others, workdir]):
     fit_sampling_to_model(model, len(bands))
-    points, guesses = intermediate_images(model, images)
-    rows[model.name] = measure(this, model, config, system.process.basis, bands, guesses)
-    lines += shown_lines(model.name, points[:, :shown], guesses[:, :shown], rows_of(model))
-
-  pictures = [this.folder / f'{name}.png' for name in ('figure', 'bands')]
+    points, expected = intermediate_images(model, images)
+    parts.append(measure(study, model, config, system.process.basis, bands, expected))
+    lines += sheet_lines(model.name, points[:, :shown], expected[:, :shown], rows_of(model))
+  rows = pd.concat(parts)
+  pictures = [study.folder / f'{name}.png' for name in ('figure', 'bands')]
   figures.sheet(pictures[0], lines)
   draw(pictures[1], rows)
-  table, findings = summarise(rows)
-  flat = [row for group in rows.values() for row in group]
-  this.publish(__doc__, table, findings, pictures, flat, model.config)
+  study.publish(__doc__, *summarise(rows), pictures, rows, model.config)
 
 
 def measure(
-  this: study.Study, model: study.Model, config, basis: Basis, bands: Mapping[str, Mask], guesses
-) -> list[study.Row]:
-  """The rows of a model: what is decided of each band at each row of its table."""
+  study: Study, model: Model, config, basis: Basis, bands: Mapping[str, Mask], expected
+) -> pd.DataFrame:
+  """The rows of a model: how much of each band is decided at each row of its table."""
   key = {
     'model': model.name,
     **evaluator.provenance(model.config, model.system, model.checkpoint),
     'basis': basis_of(config),
-    'images': guesses.shape[1],
+    'images': expected.shape[1],
   }
   rows = []
   for band, mask in bands.items():
-    fractions = dict(zip(rows_of(model), fraction_decided(basis, guesses, mask), strict=True))
-    for row, fraction in fractions.items():
-      values = {'done': f'{fraction:.6g}'}
-      rows.append(this.cells.measure({**key, 'row': row, 'band': band}, lambda v=values: v))
-  return rows
+    fractions = fraction_decided(basis, expected, mask)
+    for row, fraction in zip(rows_of(model), fractions, strict=True):
+      values = {'done': float(fraction)}
+      rows.append(study.cells.measure({**key, 'row': row, 'band': band}, lambda v=values: v))
+  return pd.DataFrame(rows)
 
 
 def basis_of(config) -> str:
@@ -104,21 +92,23 @@ def basis_of(config) -> str:
   return '-'.join(str(value) for value in (config.basis.name, *config.basis.blur.values()))
 
 
-def summarise(rows: Mapping[str, Sequence[study.Row]]) -> tuple[list[dict], list[str]]:
-  """The table and the findings of rows by model."""
-  table = [
-    {'model': name, 'band': band, **decision_times(line)}
-    for name, group in rows.items()
-    for band, line in study.by(group, 'band').items()
-  ]
-  images = next(iter(rows.values()))[0]['images']
-  return table, [
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  table = rows.groupby(['model', 'band'], sort=False)[['row', 'done']].apply(decision_times)
+  return table.reset_index(), [
     'When a tenth, half and nine tenths of a band are decided, as fractions of the steps; '
-    f'{images} images from the same latents.'
+    f'{rows["images"].iloc[0]} images from the same latents.'
   ]
 
 
-def fit_sampling_to_model(model: study.Model, groups: int):
+def decision_times(rows: pd.DataFrame) -> pd.Series:
+  """The first rows at which a tenth, half and nine tenths of a band are decided, as fractions."""
+  row, done = rows['row'].astype(int), rows['done'].astype(float)
+  times = {f'{share:.0%}': row[done >= share].iloc[0] for share in (0.1, 0.5, 0.9)}
+  return pd.Series({share: f'{time / row.iloc[-1]:.2f}' for share, time in times.items()})
+
+
+def fit_sampling_to_model(model: Model, groups: int):
   """Resets sampling options that assume a different number of groups."""
   c = model.config.sampling
   if c.strategy not in model.system.strategies:
@@ -128,7 +118,7 @@ def fit_sampling_to_model(model: study.Model, groups: int):
     c.update(order=(), cuts=(), steps=(sum(c.steps),))
 
 
-def intermediate_images(model: study.Model, count: int) -> tuple[Points, Points]:
+def intermediate_images(model: Model, count: int) -> tuple[Points, Points]:
   """Images of the first seeds during generation: z_t and the image expected of it, at `rows_of`."""
   c, process = model.config.sampling, model.system.process
   seeds = np.arange(count, dtype=np.uint32)
@@ -138,7 +128,7 @@ def intermediate_images(model: study.Model, count: int) -> tuple[Points, Points]
   generator = Generator(model.system, model.config.data.shape, solver, model.mesh, c.guidance)
 
   @jax.jit
-  def expected(params, x, level):
+  def expect(params, x, level):
     predict = model.system.predictor.bind(params, labels, c.guidance)
     alpha = jnp.broadcast_to(level, (count, len(level)))
     return process.advance(x, predict(x, alpha), alpha, jnp.ones_like(alpha))
@@ -147,14 +137,14 @@ def intermediate_images(model: study.Model, count: int) -> tuple[Points, Points]
   states = generator.iterate(params, table, seeds, labels=labels, chunk_steps=_chunk_steps(table))
   points = [check_finite(generator.to_host(x, count)) for x in states]
   mean = np.broadcast_to(points[-1].mean(0), points[-1].shape)
-  guesses = []
+  expected = []
   for x, row in zip(points, rows, strict=True):
     begun = np.asarray(table[min(row + 1, rows[-1])] > 0, np.float32)
-    guesses.append(process.replace(mean, expected(params, x, table[row]), begun))
-  return np.stack(points), np.stack(guesses)
+    expected.append(process.replace(mean, expect(params, x, table[row]), begun))
+  return np.stack(points), np.stack(expected)
 
 
-def rows_of(model: study.Model) -> Int[np.ndarray, ' rows']:
+def rows_of(model: Model) -> Int[np.ndarray, ' rows']:
   """About ROWS rows of the model's table, with the first and the last."""
   table = build.sampling_table(model.config, model.system)
   parts = chunks(table, _chunk_steps(table))
@@ -165,42 +155,33 @@ def _chunk_steps(table):
   return max((len(table) - 1) // ROWS, 1)
 
 
-def fraction_decided(basis: Basis, guesses: Points, mask: Mask) -> Float[np.ndarray, ' rows']:
+def fraction_decided(basis: Basis, expected: Points, mask: Mask) -> Float[np.ndarray, ' rows']:
   """Fraction of the band's final variance already explained by the expected image at each row."""
-  c = np.asarray(basis.analyze(guesses)) * np.asarray(mask)
+  c = np.asarray(basis.analyze(expected)) * np.asarray(mask)
   final = c[-1]
   wrong = ((c - final) ** 2).sum(tuple(range(1, c.ndim)))
   return 1 - wrong / ((final - final.mean(0)) ** 2).sum()
 
 
-def shown_lines(name: str, points: Points, guesses: Points, numbers) -> list:
+def sheet_lines(name: str, points: Points, expected: Points, numbers) -> list:
   """Lines of `figures.sheet`: z_t and the expected image, for each image."""
   columns = np.linspace(0, len(numbers) - 1, min(COLUMNS, len(numbers))).round().astype(int)
   return [
-    (f'{name}\n{what}', [(f'{numbers[i]} steps', images[i, n]) for i in columns])
+    (f'{name}\n{kind}', [(f'{numbers[i]} steps', images[i, n]) for i in columns])
     for n in range(points.shape[1])
-    for what, images in (('z_t', points), ('expected', guesses))
+    for kind, images in (('z_t', points), ('expected', expected))
   ]
 
 
-def decision_times(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-  """The first rows at which a tenth, half and nine tenths of a band are decided, as fractions."""
-  last = int(rows[-1]['row'])
-  return {
-    f'{share:.0%}': f'{next(int(r["row"]) for r in rows if float(r["done"]) >= share) / last:.2f}'
-    for share in (0.1, 0.5, 0.9)
-  }
-
-
-def draw(file: pathlib.Path, rows: dict[str, list[dict[str, str]]]):
-  """A panel for each model: what is done of each band against the steps."""
+def draw(file: pathlib.Path, rows: pd.DataFrame):
+  """A panel for each model: how much of each band is decided, against the steps."""
+  models = rows.astype({'row': int, 'done': float}).groupby('model', sort=False)
   figure, axes = plt.subplots(
-    1, len(rows), figsize=(5 * len(rows), 3.5), dpi=120, layout='constrained', squeeze=False
+    1, len(models), figsize=(5 * len(models), 3.5), dpi=120, layout='constrained', squeeze=False
   )
-  for axis, (name, group) in zip(axes[0], rows.items(), strict=True):
-    for band, line in study.by(group, 'band').items():
-      points = [(int(row['row']), float(row['done'])) for row in line]
-      axis.plot(*zip(*points, strict=True), 'o-', ms=3, label=band)
+  for axis, (name, group) in zip(axes[0], models, strict=True):
+    for band, line in group.groupby('band', sort=False):
+      axis.plot(line['row'], line['done'], 'o-', ms=3, label=band)
     axis.set(title=name, xlabel='steps', ylabel='share of the band decided', ylim=(-0.1, 1.05))
     axis.grid(alpha=0.3)
     axis.legend()

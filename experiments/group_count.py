@@ -4,10 +4,10 @@
   python -m experiments.group_count --config=configs/digits_columns.py \\
     --config.evaluation.seeds=0-999
 
-Every strategy of a model trained on all k (or of several models, --models=runs/a,runs/b) with
-every budget of --budgets from --repeats sets of seeds; k groups need k steps at least. The paper,
-k = 1 to 29 columns from right to left on CIFAR-10, FID of 5,000 samples: more groups need more
-evaluations for the same quality. At that scale:
+Evaluates every strategy of a model trained on all k (or of several models, --models=runs/a,runs/b)
+with every budget of --budgets from --repeats sets of seeds; k groups need k steps at least. The
+paper, k = 1 to 29 columns from right to left on CIFAR-10, FID of 5,000 samples: more groups need
+more evaluations for the same quality. At that scale:
 
   python -m experiments.group_count --config=configs/cifar10_columns.py \\
     --config.evaluation.weights=inception.npz --config.evaluation.seeds=0-4999 --repeats=1
@@ -16,14 +16,16 @@ evaluations for the same quality. At that scale:
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from experiments.lib import command, report, study
+import pandas as pd
+
+from experiments.lib import command, report
+from experiments.lib.study import Study, budgets_of, spread_caption, statistics, workdirs
 from gdm_jax import build, figures
 from gdm_jax.runtime.errors import ConfigError
 
-Rows = Mapping[str, Mapping[int, list[study.Row]]]
-"""By strategy and by evaluations."""
+BUDGETS = '8,16,32,64,128'
 
 
 def run(
@@ -32,27 +34,23 @@ def run(
   *,
   models: str = '',
   repeats: int = 3,
-  budgets: str = '8,16,32,64,128',
+  budgets: str = BUDGETS,
 ):
   """Evaluates every strategy at every budget. Raises ConfigError if a workdir holds no model."""
-  this = study.Study('group_count', workdir)
+  study = Study('group_count', workdir)
   evaluations, solver = parse(budgets), build.solver(config)
-  rows: dict[str, dict[int, list]] = {}
-  for model in this.models(config, study.workdirs(models, workdir)):
-    counts = [strategy.num_groups for strategy in model.system.strategies.values()]
+  rows = []
+  for model in study.models(config, workdirs(models, workdir)):
     for name, strategy in model.system.strategies.items():
-      k = strategy.num_groups
-      label = f'k = {k}' if counts.count(k) == 1 else f'{name}, k = {k}'
-      for budget in evaluations:
-        if (steps := solver.steps(budget)) >= k:
-          measured = this.measure(model, repeats, strategy=name, steps=(steps,))
-          rows.setdefault(label, {}).setdefault(budget, []).extend(measured)
+      for steps in map(solver.steps, evaluations):
+        if steps >= strategy.num_groups:
+          rows += study.measure(model, repeats, strategy=name, steps=(steps,))
   if not rows:
     raise ConfigError(f'--budgets={budgets}: too few for any of the strategies')
-  picture = this.folder / 'figure.png'
+  rows = pd.DataFrame(rows).drop_duplicates()
+  picture = study.folder / 'figure.png'
   draw(picture, rows, evaluations)
-  table, findings = summarise(rows, evaluations)
-  this.publish(__doc__, table, findings, [picture], flat(rows), model.config)
+  study.publish(__doc__, *summarise(rows, evaluations), [picture], rows, model.config)
 
 
 def parse(budgets: str) -> list[int]:
@@ -63,55 +61,43 @@ def parse(budgets: str) -> list[int]:
     raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
 
 
-def summarise(rows: Rows, budgets: Sequence[int]) -> tuple[list[dict], list[str]]:
+def summarise(rows: pd.DataFrame, budgets: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
   """The table and the findings."""
-  statistics = statistics_of(rows)
-  cells = {
-    label: {n: f'{mean:.4g} ± {deviation:.2g}' for n, (mean, deviation) in line.items()}
-    for label, line in statistics.items()
-  }
-  table = report.by_budget(flat(rows)[0]['metric'], cells, budgets)
+  summary = statistics_of(rows, budgets)
+  table = report.pivot(summary['text'], rows['metric'].iloc[0], budgets, ' evaluations')
+  means = summary['mean'].unstack()
   findings = [
-    best_at(statistics, n) for n in budgets if any(n in line for line in statistics.values())
+    f'With {budget} evaluations, from best to worst: '
+    f'{", ".join(means[budget].dropna().sort_values(kind="stable").index)}.'
+    for budget in budgets
+    if budget in means
   ]
-  return table, [*findings, study.spread_caption(flat(rows))]
+  return table, [*findings, spread_caption(rows)]
 
 
-def flat(rows: Rows) -> list[study.Row]:
-  """All rows."""
-  return [row for line in rows.values() for group in line.values() for row in group]
+def statistics_of(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+  """`study.statistics` by number of groups and budget.
+
+  Strategies of the same number of groups are told apart by their names.
+  """
+  counts = rows['order'].str.count('-') + 1
+  strategies = rows.assign(k=counts).groupby(['model', 'k'])['strategy'].transform('nunique')
+  labels = 'k = ' + counts.astype(str)
+  labels = labels.where(strategies == 1, rows['strategy'] + ', ' + labels)
+  return statistics(budgets_of(rows.assign(label=labels), budgets), ['label', 'budget'])
 
 
-def statistics_of(rows: Rows) -> dict[str, dict[int, tuple[float, float]]]:
-  """Mean and deviation of each strategy and budget."""
-  return {
-    label: {budget: study.mean_and_deviation(group) for budget, group in line.items()}
-    for label, line in rows.items()
-  }
-
-
-def draw(file: pathlib.Path, rows: Rows, budgets: Sequence[int]):
+def draw(file: pathlib.Path, rows: pd.DataFrame, budgets: Sequence[int]):
   """A line for each strategy."""
-  lines = {
-    label: [(n, *values) for n, values in line.items()]
-    for label, line in statistics_of(rows).items()
-  }
+  summary = statistics_of(rows, budgets).reset_index()
   figures.plot_lines(
     file,
-    lines,
+    report.points_by(summary, 'label', ['budget', 'mean', 'deviation']),
     budgets,
     xlabel='evaluations of the network',
-    ylabel=flat(rows)[0]['metric'],
+    ylabel=rows['metric'].iloc[0],
     xscale='log',
     yscale='log',
-  )
-
-
-def best_at(statistics, budget: int) -> str:
-  """Which number of groups is best with a budget, as a sentence."""
-  means = {label: line[budget][0] for label, line in statistics.items() if budget in line}
-  return (
-    f'With {budget} evaluations, from best to worst: {", ".join(sorted(means, key=means.get))}.'
   )
 
 

@@ -3,10 +3,10 @@
   python -m gdm_jax.main --config=configs/digits_groupings.py
   python -m experiments.grouping_strategies --config=configs/digits_groupings.py
 
-Every strategy of a model, or of several (--models=runs/cifar10_cdm,runs/cifar10_bottom_top), is
-evaluated as config.sampling and config.evaluation say, from --repeats sets of seeds. The deviations
-of several models of the same strategies, trained from several seeds, are over the models, so that
-the table tells the strategies from the luck of a training run. The paper: FID10K of k = 2 on
+Evaluates every strategy of a model, or of several (--models=runs/cifar10_cdm,runs/cifar10_cdm_inv),
+as config.sampling and config.evaluation say, from --repeats sets of seeds. For several models of
+the same strategies, trained from several seeds, the deviations are over the models, so that the
+table separates the strategies from the luck of a training run. The paper: FID10K of k = 2 on
 CIFAR-10 with Euler and 128 steps, Bottom-to-Top 12.63, Right-to-Left 13.14, CDM 14.03, CDM-inv
 13.70. At that scale:
 
@@ -17,68 +17,75 @@ CIFAR-10 with Euler and 128 steps, Bottom-to-Top 12.63, Right-to-Left 13.14, CDM
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+import pandas as pd
 
 from configs import cifar10_strategies
-from experiments.lib import command, study
+from experiments.lib import command
+from experiments.lib.study import (
+  Model,
+  Study,
+  distances_as_text,
+  spread_caption,
+  statistics,
+  workdirs,
+)
 from experiments.paper import TABLE_1
 from gdm_jax import figures
 
 
 def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   """Evaluates every strategy of every model. Raises ConfigError if a workdir holds no model."""
-  this = study.Study('grouping_strategies', workdir)
-  rows: dict[str, list[study.Row]] = {}
-  for model in this.models(config, study.workdirs(models, workdir)):
-    for name in model.system.strategies:
-      rows.setdefault(label(model, name), []).extend(this.measure(model, repeats, strategy=name))
-  picture = this.folder / 'figure.png'
-  draw(picture, rows)
-  table, findings = summarise(rows)
-  this.publish(__doc__, table, findings, [picture], flat(rows), model.config)
+  study = Study('grouping_strategies', workdir)
+  rows, labels = [], []
+  for model in study.models(config, workdirs(models, workdir)):
+    for strategy in model.system.strategies:
+      rows += study.measure(model, repeats, strategy=strategy)
+      labels += [label(model, strategy)] * repeats
+  rows = pd.DataFrame(rows)
+  picture = study.folder / 'figure.png'
+  draw(picture, rows, labels)
+  study.publish(__doc__, *summarise(rows, labels), [picture], rows, model.config)
 
 
-def summarise(rows: Mapping[str, list[study.Row]]) -> tuple[list[dict], list[str]]:
-  """The table and the findings of rows by strategy."""
-  metric = flat(rows)[0]['metric']
-  statistics = {name: study.mean_and_deviation(group) for name, group in rows.items()}
-  table = [
+def label(model: Model, strategy: str) -> str:
+  """The name in Table 1 of a strategy. If it has none: its own, or the model's if it is alone."""
+  trained = model.config.strategies[strategy].to_dict()
+  for name, known in cifar10_strategies.get_config().strategies.items():
+    if known.to_dict() == trained:
+      return name
+  return strategy if len(model.system.strategies) > 1 else model.name
+
+
+def summarise(
+  rows: pd.DataFrame, labels: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings; labels: of the rows, by default the names of their strategies."""
+  groups = rows.assign(label=rows['strategy'] if labels is None else labels)
+  metric, summary = rows['metric'].iloc[0], statistics(groups, 'label')
+  texts = groups.groupby('label', sort=False)[['distance']].apply(distances_as_text)
+  table = pd.DataFrame(
     {
-      'strategy': name,
-      metric: f'{mean:.4g} ± {deviation:.2g}',
-      'of': ' '.join(f'{float(row["distance"]):.4g}' for row in rows[name]),
-      'FID10K, paper (CIFAR-10)': TABLE_1.get(name, ''),
+      'strategy': summary.index,
+      metric: summary['text'].to_numpy(),
+      'of': texts.to_numpy(),
+      'FID10K, paper (CIFAR-10)': [str(TABLE_1.get(name, '')) for name in summary.index],
     }
-    for name, (mean, deviation) in statistics.items()
-  ]
-  ranking = sorted(statistics, key=lambda name: statistics[name][0])
-  findings = [
-    f'From low to high {metric}: {", ".join(ranking)}.',
-    study.spread_caption(flat(rows)),
-  ]
+  )
+  ranking = summary.sort_values('mean', kind='stable').index
+  findings = [f'From low to high {metric}: {", ".join(ranking)}.', spread_caption(rows)]
   if set(ranking) == set(TABLE_1):
     findings.append(f'In the paper: {", ".join(sorted(TABLE_1, key=TABLE_1.get))}.')
   return table, findings
 
 
-def flat(rows: Mapping[str, list[study.Row]]) -> list[study.Row]:
-  """All rows."""
-  return [row for group in rows.values() for row in group]
-
-
-def draw(file: pathlib.Path, rows: Mapping[str, list[study.Row]]):
+def draw(file: pathlib.Path, rows: pd.DataFrame, labels: Sequence[str]):
   """A bar for each strategy."""
-  means, deviations = zip(*map(study.mean_and_deviation, rows.values()), strict=True)
-  figures.plot_bars(file, list(rows), means, deviations, ylabel=flat(rows)[0]['metric'])
-
-
-def label(model: study.Model, name: str) -> str:
-  """The name in Table 1 of what a model was trained on; otherwise the strategy's or the model's."""
-  trained = model.config.strategies[name].to_dict()
-  for known, strategy in cifar10_strategies.get_config().strategies.items():
-    if strategy.to_dict() == trained:
-      return known
-  return name if len(model.system.strategies) > 1 else model.name
+  summary, metric = statistics(rows.assign(label=labels), 'label'), rows['metric'].iloc[0]
+  figures.plot_bars(
+    file, list(summary.index), list(summary['mean']), list(summary['deviation']), ylabel=metric
+  )
 
 
 if __name__ == '__main__':

@@ -4,27 +4,26 @@
   python -m experiments.image_mixing --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:] --config.sampling.steps=32
 
-Encodes --pairs pairs of real images of evaluation.split, of different classes where there are any,
-gives the first of each the second's coefficients of one band, decodes, and asks the classifier:
-`changed` is the share of images that it takes for another class than the original, `adopted` for
-that of the second. `distance` is how far the features moved, 1 being the distance between the two
-images, and `pixels` how far the pixels, in [-1, 1], did. Exchanging nothing and everything check
-the encoding. The figure shows --shown pairs. In the paper the coarse band [0, 29] carries the
-high-level attributes of faces, and [100, 499] their expression. Other evaluation.features than the
-classifier's give the distances alone. For pictures of one's own there is --mode=edit.
+Encodes --pairs pairs of real images of evaluation.split, of different classes if there are several,
+gives the first of each the second's coefficients of one band, and decodes. `changed` is the share
+of images that the classifier assigns to another class than the original's, `adopted` to that of the
+second image. `distance` is how far the features moved, relative to the distance between the two
+images, and `pixels` how far the pixels moved, in [-1, 1]. Exchanging nothing and everything check
+the encoding. The figure has --shown pairs. In the paper the coarse band [0, 29] carries the
+high-level attributes of faces, and [100, 499] their expression. With other evaluation.features than
+the classifier's there are only the distances. For your own pictures use --mode=edit.
 """
 
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from experiments.lib import command
 from experiments.lib.command import check_counts
-from experiments.lib.study import Row
-from experiments.lib.subject import Subject, distance, edit, share
+from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import latents
 from gdm_jax.generation import editing
 
@@ -38,17 +37,14 @@ def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3):
   subject = Subject('image_mixing', config, workdir, ('pairs', 'band'), VALUES)
   originals, references = subject.choose_pairs(pairs)
   rows = measure(subject, originals, references)
-
-  few = np.stack([originals, references], 1)[:shown].ravel()
-  x, names = subject.load(few)[0], subject.captions(few)
-  lines = editing.mix(subject.basis, subject.encode(x), names, subject.masks)
-  picture = subject.sheet('figure', lines)
-  table, findings = summarise(rows, subject.about)
-  subject.report(__doc__, table, findings, [picture], rows)
+  picture = draw(subject, np.stack([originals, references], 1)[:shown].ravel())
+  subject.publish(__doc__, *summarise(rows), [picture], rows)
 
 
-def measure(subject: Subject, originals, references) -> list[Row]:
+def measure(subject: Subject, originals, references) -> pd.DataFrame:
   """The row of each band, and of nothing and everything exchanged."""
+  nothing = jnp.zeros((*subject.basis.shape, 1), bool)
+  bands = {'nothing': nothing, **subject.masks, 'everything': ~nothing}
 
   @functools.cache
   def encoded():
@@ -56,9 +52,11 @@ def measure(subject: Subject, originals, references) -> list[Row]:
     images = [subject.load(numbers)[0] for numbers in (originals, references)]
     return [(x, subject.encode(x), subject.features_of(x)) for x in images]
 
-  def exchange(mask):
+  def exchange(pairs, band):
     (x, z, original), (_, other, reference) = encoded()
-    mixed = subject.decode(edit(lambda p, q: latents.swap(subject.basis, p, q, mask)[0], z, other))
+    mixed = subject.decode(
+      edit(lambda p, q: latents.swap(subject.basis, p, q, bands[band])[0], z, other)
+    )
     features = subject.features_of(mixed)
     values = {}
     if subject.classified:
@@ -69,29 +67,31 @@ def measure(subject: Subject, originals, references) -> list[Row]:
     values['pixels'] = float(np.sqrt(((mixed - x) ** 2).mean()))
     return values
 
-  nothing = jnp.zeros((*subject.basis.shape, 1), bool)
-  bands = {'nothing': nothing, **subject.masks, 'everything': ~nothing}
-  return [
-    subject.measure(functools.partial(exchange, mask), pairs=len(originals), band=name)
-    for name, mask in bands.items()
+  return subject.measure(exchange, [{'pairs': len(originals), 'band': band} for band in bands])
+
+
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  nothing, coarse, fine = (rows.iloc[i] for i in (0, 1, -2))
+  findings = [
+    f'{nothing["pairs"]} pairs of {data_name(rows)}; shares are given with their standard errors.'
   ]
-
-
-def summarise(rows: Sequence[Row], about: str) -> tuple[list[dict], list[str]]:
-  """The table and the findings; about: the real images."""
-  table = [{'exchanged': row['band'], **{key: row[key] for key in VALUES}} for row in rows]
-  findings = [f'{rows[0]["pairs"]} pairs of {about}; shares are given with their standard errors.']
-  if rows[0]['changed']:
-    coarse, fine = rows[1], rows[-2]
+  if nothing['changed']:
     findings.append(
       f'Exchanging {coarse["band"]} makes {float(coarse["changed"]):.1%} of the images another '
       f'class, exchanging {fine["band"]} {float(fine["changed"]):.1%}.'
     )
   findings.append(
-    f'Exchanging nothing leaves a root mean square difference of {float(rows[0]["pixels"]):.2g} '
+    f'Exchanging nothing leaves a root mean square difference of {float(nothing["pixels"]):.2g} '
     'to the original pixels, in [-1, 1].'
   )
-  return table, findings
+  return rows[['band', *VALUES]].rename(columns={'band': 'exchanged'}), findings
+
+
+def draw(subject: Subject, numbers) -> pathlib.Path:
+  """figure.png: real images two by two, with each other's bands."""
+  z, names = subject.encode(subject.load(numbers)[0]), subject.captions(numbers)
+  return subject.sheet('figure', editing.mix(subject.basis, z, names, subject.masks))
 
 
 if __name__ == '__main__':

@@ -6,26 +6,25 @@
 
 Sets the element of each of edit.ranks (of edit.channel) to each of edit.strengths, in --images
 latents (of the seeds 0, 1, ...), decoded by edit.solver, and compares the images with those of the
-same latents with the element at 0: `distance` is how far the features move, 1 being the distance
-between two of the images; `changed` the share that the classifier takes for another class; `common`
-how much of the motion all images share, the length of the mean displacement (the estimate is freed
-of its bias) over the root mean square: 1 if an element moves every image alike, 0 if each goes its
-own way. figure.png has --shown generated images (Fig. 6), real.png as many real ones of
-evaluation.split (Fig. 8), distance.png all. The paper picks elements of the lowest band that turn
-azimuth, hair or gender.
+same latents with the element at 0. `distance` is how far the features move, relative to the
+distance between two of the images; `changed` the share of images whose class, to the classifier,
+changes; `common` how much of the motion all images share: the length of the mean displacement
+(corrected for its bias) over the root mean square, 1 if an element moves every image alike, 0 if
+the images move independently. figure.png has --shown generated images (Fig. 6), real.png as many
+real ones of evaluation.split (Fig. 8), distance.png the distances. The paper picks elements of the
+lowest band that turn azimuth, hair or gender.
 """
 
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
-from experiments.lib import command
+from experiments.lib import command, report
 from experiments.lib.command import check_counts
-from experiments.lib.study import Row, by
-from experiments.lib.subject import Subject, distance, edit, share
+from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.config import blaming
 from gdm_jax.generation import editing
@@ -40,27 +39,16 @@ def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
   keys = ('images', 'channel', 'rank', 'strength')
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
   subject.require_frequency_basis()
-  basis, c, shown = subject.basis, subject.config.edit, min(shown, images)
-  z = subject.noise(0, images)
+  z, c = subject.noise(0, images), subject.config.edit
   with blaming('edit.ranks, edit.channel', (c.ranks, c.channel)):
     for rank in c.ranks:
-      latents.traverse(basis, z[:1], rank, c.channel, np.zeros(1))
+      latents.traverse(subject.basis, z[:1], rank, c.channel, np.zeros(1))
   rows = measure(subject, z)
-
-  few = subject.choose_images(shown)
-  lines = functools.partial(
-    editing.traverse, basis, ranks=c.ranks, channel=c.channel, values=c.strengths
-  )
-  generated = lines(z[:shown], [f'seed {seed}' for seed in range(shown)])
-  real = lines(subject.encode(subject.load(few)[0]), subject.captions(few))
-  plot = subject.results / 'distance.png'
-  draw(plot, rows)
-  pictures = subject.sheet('figure', generated), subject.sheet('real', real), plot
-  table, findings = summarise(rows, subject.about)
-  subject.report(__doc__, table, findings, pictures, rows)
+  pictures = *draw_images(subject, z[:shown]), draw_distances(subject.folder, rows)
+  subject.publish(__doc__, *summarise(rows), pictures, rows)
 
 
-def measure(subject: Subject, z) -> list[Row]:
+def measure(subject: Subject, z) -> pd.DataFrame:
   """The row of each rank and strength."""
   c = subject.config.edit
 
@@ -75,7 +63,7 @@ def measure(subject: Subject, z) -> list[Row]:
     edited = edit(lambda p: latents.traverse(subject.basis, p, rank, c.channel, value)[0], z)
     return subject.features_of(subject.decode(edited))
 
-  def traverse(rank, strength):
+  def traverse(images, channel, rank, strength):
     middle, moved = features_at(rank, 0.0), features_at(rank, strength)
     values = {
       'distance': distance(moved, middle) / distance_of_two(),
@@ -87,37 +75,54 @@ def measure(subject: Subject, z) -> list[Row]:
     return values
 
   common = {'images': len(z), 'channel': c.channel}
-  return [
-    subject.measure(functools.partial(traverse, rank, v), rank=rank, strength=v, **common)
-    for rank in c.ranks
-    for v in c.strengths
-  ]
+  cells = [{**common, 'rank': rank, 'strength': s} for rank in c.ranks for s in c.strengths]
+  return subject.measure(traverse, cells)
 
 
-def summarise(rows: Sequence[Row], about: str) -> tuple[list[dict], list[str]]:
-  """The table and the findings; about: the real images."""
-  table = [
-    {'rank': rank, **{row['strength']: format_cell(row) for row in line}}
-    for rank, line in by(rows, 'rank').items()
-  ]
-  return table, [
-    f'{rows[0]["images"]} generated images; at each value of the element, from 0, how far the '
-    f'features ({rows[0]["features"]}) move / how much of that all images share'
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  first = rows.iloc[0]
+  cells = rows.set_index(['rank', 'strength']).apply(format_cell, axis=1)
+  return report.pivot(cells, 'rank', rows['strength'].unique()), [
+    f'{first["images"]} generated images; at each value of the element, from 0, how far the '
+    f'features ({first["features"]}) move / how much of that all images share'
     + ' / how many change their class.'
-    * bool(rows[0]['changed']),
-    f'real.png: {about}.',
+    * bool(first['changed']),
+    f'real.png: {data_name(rows)}.',
   ]
 
 
-def draw(file: pathlib.Path, rows: Sequence[Row]):
-  """A line for each rank."""
-  lines = {
-    f'rank {rank}': [(float(row['strength']), float(row['distance'])) for row in line]
-    for rank, line in by(rows, 'rank').items()
+def format_cell(row: pd.Series) -> str:
+  """A cell of the table."""
+  numbers = [f'{float(row[key]):.2f}' for key in ('distance', 'common')]
+  changed = [f'{float(row["changed"]):.0%}'] if row['changed'] else []
+  return ' / '.join([*numbers, *changed])
+
+
+def draw_images(subject: Subject, z) -> list[pathlib.Path]:
+  """figure.png, generated images, and real.png, as many real ones."""
+  c, numbers = subject.config.edit, subject.choose_images(len(z))
+  options = {'ranks': c.ranks, 'channel': c.channel, 'values': c.strengths}
+  sheets = {
+    'figure': (z, [f'seed {seed}' for seed in range(len(z))]),
+    'real': (subject.encode(subject.load(numbers)[0]), subject.captions(numbers)),
   }
+  return [
+    subject.sheet(name, editing.traverse(subject.basis, *images, **options))
+    for name, images in sheets.items()
+  ]
+
+
+def draw_distances(folder: pathlib.Path, rows: pd.DataFrame) -> pathlib.Path:
+  """distance.png: a line for each rank."""
+  points = report.points_by(rows, 'rank', ['strength', 'distance'])
   figures.plot_lines(
-    file, lines, xlabel='value of the element', ylabel='distance of features, of two images = 1'
+    folder / 'distance.png',
+    {f'rank {rank}': line for rank, line in points.items()},
+    xlabel='value of the element',
+    ylabel='distance of features, of two images = 1',
   )
+  return folder / 'distance.png'
 
 
 def common_share(moves: Float[np.ndarray, 'n d']) -> float:
@@ -130,12 +135,6 @@ def common_share(moves: Float[np.ndarray, 'n d']) -> float:
     return 0.0
   mean = (moves.mean(0) ** 2).sum()
   return float(np.sqrt(max(n * mean - square, 0) / (n - 1) / square))
-
-
-def format_cell(row: dict[str, str]) -> str:
-  """A cell of the table."""
-  found = [f'{float(row[key]):.2f}' for key in ('distance', 'common')]
-  return ' / '.join([*found, f'{float(row["changed"]):.0%}'] if row['changed'] else found)
 
 
 if __name__ == '__main__':

@@ -4,13 +4,13 @@
   python -m experiments.order_sweep --config=configs/digits_blockwise.py \\
     --config.evaluation.seeds=0-499 --config.sampling.solver=midpoint --config.sampling.steps=18
 
---orders random orders of one model's groups (all, where there are no more), each from --repeats
-sets of seeds. One program walks as many orders side by side as there are devices, an order on each,
-and is compiled once. results.csv is written order by order: stopped and run again, it goes on and
-ends with the same rows. The figure shows mean and standard deviation of each order, sorted, and the
-generation of the best and the worst; the rank correlation of the repeats says whether the orders
-differ by more than the luck of the seeds. The paper: FID5K of 100 orders of 3 x 3 blocks, three
-runs each, Euler, 128 steps. At that scale:
+Evaluates --orders random orders of one model's groups (all, if there are no more), each from
+--repeats sets of seeds. One program walks as many orders side by side as there are devices, an
+order on each, and is compiled once. results.csv is written order by order: an interrupted sweep
+resumes and ends with the same rows. The figure has the mean and the standard deviation of each
+order, sorted, and the generation of the best and the worst; the rank correlation of the repeats
+says whether the orders differ by more than the luck of the seeds. The paper: FID5K of 100 orders of
+3 x 3 blocks, three runs each, Euler, 128 steps. At that scale:
 
   python -m experiments.order_sweep --config=configs/cifar10_blockwise.py \\
     --config.evaluation.weights=inception.npz --config.evaluation.seeds=0-4999
@@ -23,16 +23,17 @@ import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+import pandas as pd
 import tqdm
-from jaxtyping import Float
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from experiments.lib import command, study
+from experiments.lib import command
+from experiments.lib.study import Model, Study, disjoint_seed_sets, spread_caption
 from gdm_jax import build, figures, sampling
 from gdm_jax.config import parse_seeds
 from gdm_jax.evaluation.summary import Collector, Scores, scores
@@ -40,66 +41,22 @@ from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded_batches
 from gdm_jax.runtime.errors import ConfigError
 
-SHOWN = 2  # images of an order in the figure
+IMAGES = 2  # of an order in the figure
+PRINTED = 5  # of the best and of the worst orders
 
 
 def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3):
   """Evaluates random orders. Raises ConfigError for a strategy trained on one order."""
-  this = study.Study('order_sweep', workdir)
-  (model,) = this.models(config, [workdir])
+  study = Study('order_sweep', workdir)
+  (model,) = study.models(config, [workdir])
   name, _ = build.sampling_order(model.config, model.system.strategies)
-  if model.system.strategies[name].order:
-    raise ConfigError(
-      f'strategies.{name}: trained on the order {model.system.strategies[name].order}'
-    )
-  tested = orders_to_test(model.system.strategies[name].num_groups, orders)
-  rows = measure(this, model, tested, repeats)
-
-  values = distances(rows)
-  ranking = np.argsort(values.mean(1))
-  extremes = [tested[ranking[0]], tested[ranking[-1]]]
-  processes = [(order, intermediate_images(model, order)) for order in extremes]
-  picture = this.folder / 'figure.png'
-  draw(picture, values[ranking], rows[0][0]['metric'], processes)
-  table, findings = summarise(rows)
-  flat = [row for group in rows for row in group]
-  printed = table if len(table) <= 10 else [*table[:5], *table[-5:]]
-  this.publish(__doc__, table, findings, [picture], flat, model.config, printed)
-
-
-def distances(rows: Sequence[Sequence[study.Row]]) -> Float[np.ndarray, 'orders repeats']:
-  """The distances of rows by order and repeat."""
-  return np.array([[float(row['distance']) for row in group] for group in rows])
-
-
-def summarise(rows: Sequence[Sequence[study.Row]]) -> tuple[list[dict], list[str]]:
-  """The table, best order first, and the findings, of rows by order and repeat."""
-  metric, values = rows[0][0]['metric'], distances(rows)
-  repeats = values.shape[1]
-  table = [
-    {
-      'rank': rank + 1,
-      'order': rows[i][0]['order'],
-      metric: f'{values[i].mean():.4g}',
-      'deviation': f'{values[i].std(ddof=1):.2g}' if repeats > 1 else '',
-      'repeats': ' '.join(f'{value:.4g}' for value in values[i]),
-    }
-    for rank, i in enumerate(np.argsort(values.mean(1)))
-  ]
-  findings = [
-    f'{len(rows)} orders: {metric} {values.mean(1).min():.4g} to {values.mean(1).max():.4g}.'
-  ]
-  if repeats > 1:
-    # All orders of a repeat share its seeds, so a shift of all together is no difference.
-    noise = np.sqrt((values - values.mean(0)).var(axis=1, ddof=1).mean())
-    spread = values.mean(1).std(ddof=1)
-    findings.append(
-      f'The rank correlation (Spearman) between repeats is {rank_agreement(values):.2f}: 1 if the '
-      f"order decides, 0 if the seeds do. The orders' means deviate by {spread:.2g}; the repeats "
-      f'of an order, beyond what all orders share, by {noise:.2g}, so a mean of {repeats} by '
-      f'{noise / repeats**0.5:.2g}.'
-    )
-  return table, [*findings, study.spread_caption(rows[0])]
+  strategy = model.system.strategies[name]
+  if strategy.order:
+    raise ConfigError(f'strategies.{name}: trained on the order {strategy.order}')
+  rows = measure(study, model, orders_to_test(strategy.num_groups, orders), repeats)
+  picture = study.folder / 'figure.png'
+  draw(picture, rows, functools.partial(intermediate_images, model))
+  study.publish(__doc__, *summarise(rows), [picture], rows, model.config, PRINTED)
 
 
 def orders_to_test(k: int, count: int) -> list[tuple[int, ...]]:
@@ -113,32 +70,35 @@ def orders_to_test(k: int, count: int) -> list[tuple[int, ...]]:
 
 
 def measure(
-  this: study.Study, model: study.Model, orders: Sequence[tuple[int, ...]], repeats: int
-) -> list[list[study.Row]]:
+  study: Study, model: Model, orders: Sequence[tuple[int, ...]], repeats: int
+) -> pd.DataFrame:
   """The rows of each order, one a repeat; existing ones are not measured again."""
   mesh = sharding.mesh()
   batch = max(model.config.sampling.batch // mesh.size, 1)
   walk = compile_sweep(model, mesh)
-  seed_sets = study.disjoint_seed_sets(model.config.evaluation.seeds, repeats)
-  rounds = list(itertools.product(range(0, len(orders), mesh.size), seed_sets))
+  seed_sets = disjoint_seed_sets(model.config.evaluation.seeds, repeats)
+  rows = []
   with tqdm.tqdm(total=len(orders) * repeats, unit=' cells', disable=None) as bar:
-    for first, seeds in rounds:
+    for first, seeds in itertools.product(range(0, len(orders), mesh.size), seed_sets):
       # Always the same orders side by side, so that a rerun repeats the very same arithmetic.
-      configs = [
-        model.with_sampling(seeds, order=order) for order in orders[first : first + mesh.size]
-      ]
-      if not all(model.key(config) in this.cells for config in configs):
-        measured = score_orders(model, walk, configs, batch, mesh)
-        rows = [model.row(*pair) for pair in zip(configs, measured, strict=True)]
-        this.cells.add(*(row for row in rows if row not in this.cells))
-      bar.update(len(configs))
-  return [
-    [this.cells.get(model.key(model.with_sampling(seeds, order=order))) for seeds in seed_sets]
-    for order in orders
-  ]
+      side_by_side = orders[first : first + mesh.size]
+      configs = [model.with_sampling(seeds, order=order) for order in side_by_side]
+
+      @functools.cache
+      def scores_of_all(configs=tuple(configs)):
+        return score_orders(model, walk, configs, batch, mesh)
+
+      for i, config in enumerate(configs):
+
+        def row(i=i, config=config, scores_of_all=scores_of_all):
+          return model.row(config, scores_of_all()[i])
+
+        rows.append(study.cells.measure(model.key(config), row))
+        bar.update()
+  return pd.DataFrame(rows)
 
 
-def score_orders(model, walk, configs, batch, mesh) -> list[Scores]:
+def score_orders(model: Model, walk, configs, batch, mesh) -> list[Scores]:
   """The scores of several orders' images from the same seeds."""
   tables = [build.sampling_table(config, model.system) for config in configs]
   # As many always, so that one program serves the last round too.
@@ -152,7 +112,7 @@ def score_orders(model, walk, configs, batch, mesh) -> list[Scores]:
   return [scores(c.summary(), model.evaluator.real) for c in collectors[: len(configs)]]
 
 
-def compile_sweep(model, mesh):
+def compile_sweep(model: Model, mesh):
   """walk(tables [devices, rows, k], seeds [n], labels [n]) -> [devices * n, *grid, c], compiled.
 
   Every device walks one order's table for all the seeds.
@@ -175,6 +135,42 @@ def compile_sweep(model, mesh):
   return functools.partial(walk, model.checkpoint.params)
 
 
+def distances(rows: pd.DataFrame) -> pd.DataFrame:
+  """The distances of each order, a line, from each set of seeds; the best order first."""
+  table = rows.assign(distance=rows['distance'].astype(float))
+  table = table.pivot(index='order', columns='seeds', values='distance')
+  table = table.loc[rows['order'].unique(), rows['seeds'].unique()]
+  return table.iloc[np.argsort(table.to_numpy().mean(1))]
+
+
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table, best order first, and the findings."""
+  metric, by_order = rows['metric'].iloc[0], distances(rows)
+  values, repeats = by_order.to_numpy(), by_order.shape[1]
+  means = values.mean(1)
+  deviations = values.std(axis=1, ddof=1) if repeats > 1 else []
+  table = pd.DataFrame(
+    {
+      'rank': range(1, len(values) + 1),
+      'order': by_order.index,
+      metric: [f'{mean:.4g}' for mean in means],
+      'deviation': [f'{deviation:.2g}' for deviation in deviations] or '',
+      'repeats': [' '.join(f'{value:.4g}' for value in line) for line in values],
+    }
+  )
+  findings = [f'{len(values)} orders: {metric} {means[0]:.4g} to {means[-1]:.4g}.']
+  if repeats > 1:
+    # All orders of a repeat share its seeds, so a shift of all together is no difference.
+    noise = np.sqrt((values - values.mean(0)).var(axis=1, ddof=1).mean())
+    findings.append(
+      f'The rank correlation (Spearman) between repeats is {rank_agreement(values):.2f}: 1 if the '
+      f"order decides, 0 if the seeds do. The orders' means deviate by {means.std(ddof=1):.2g}; "
+      f'the repeats of an order, beyond what all orders share, by {noise:.2g}, so a mean of '
+      f'{repeats} by {noise / repeats**0.5:.2g}.'
+    )
+  return table, [*findings, spread_caption(rows)]
+
+
 def rank_agreement(values: np.ndarray) -> float:
   """Spearman's correlation of the ranks in [orders, repeats], the mean over pairs of repeats."""
   pairs = itertools.combinations(values.T, 2)
@@ -182,11 +178,12 @@ def rank_agreement(values: np.ndarray) -> float:
   return float(np.mean(correlations)) if correlations else float('nan')
 
 
-def intermediate_images(model, order) -> np.ndarray:
+def intermediate_images(model: Model, order: str) -> np.ndarray:
   """Images during generation, [images, k + 1, *grid, c]: latents, and after each group's steps."""
+  order = tuple(map(int, order.split('-')))
   config = model.with_sampling(model.config.evaluation.seeds, order=order)
   table = build.sampling_table(config, model.system)
-  seeds = np.arange(SHOWN, dtype=np.uint32)
+  seeds = np.arange(IMAGES, dtype=np.uint32)
   z = sampling.latents(seeds, config.data.shape)
   labels = build.sampling_labels(config, seeds)
   c = config.sampling
@@ -197,20 +194,23 @@ def intermediate_images(model, order) -> np.ndarray:
   return np.asarray(points)[boundaries].swapaxes(0, 1)
 
 
-def draw(file: pathlib.Path, values: np.ndarray, metric: str, processes):
-  """Sorted means with error bars; below them the generation of the extremes."""
+def draw(file: pathlib.Path, rows: pd.DataFrame, images_of: Callable[[str], np.ndarray]):
+  """Sorted means with error bars; below them the generation of the best and the worst order."""
   figure, axes = plt.subplots(
     3, 1, figsize=(9, 8), dpi=120, layout='constrained', height_ratios=(2, 1, 1)
   )
+  by_order = distances(rows)
+  values = by_order.to_numpy()
   mean = values.mean(1)
   deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
   axes[0].errorbar(range(1, len(mean) + 1), mean, deviation, fmt='o', ms=3, capsize=2, lw=1)
-  axes[0].set(xlabel='order, by its mean', ylabel=metric)
+  axes[0].set(xlabel='order, by its mean', ylabel=rows['metric'].iloc[0])
   axes[0].grid(alpha=0.3)
-  for below, title, (order, images) in zip(axes[1:], ('best', 'worst'), processes, strict=True):
+  for below, title, order in zip(axes[1:], ('best', 'worst'), by_order.index[[0, -1]], strict=True):
+    images = images_of(order)
     lines, columns = images.shape[:2]
     below.imshow(figures.overview(images.reshape(lines * columns, *images.shape[2:]), 48, columns))
-    below.set_title(f'{title}: {"-".join(map(str, order))}')
+    below.set_title(f'{title}: {order}')
     below.axis('off')
   figures.finish(figure, file)
 

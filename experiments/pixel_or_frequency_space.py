@@ -2,24 +2,33 @@
 
   python -m experiments.pixel_or_frequency_space --config=configs/digits_frequency.py
 
-Trains a model of each kind from each of --seeds training seeds, in workdir/trained/, unless it is
-there, alike but for model.space, and evaluates each from --repeats sets of seeds. The figure shows
-samples of both from the same latents. In the paper the network in pixel space is better; it
-gives pictures, no figures.
+Trains models of each kind from --seeds training seeds, in workdir/trained/, unless they exist. They
+differ in model.space alone, and each is evaluated from --repeats sets of seeds. The figure has
+samples of both from the same latents. In the paper the network in pixel space is better; it has
+pictures but no numbers.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from experiments.lib import command, study
+from experiments.lib import command
+from experiments.lib.study import (
+  Model,
+  Study,
+  distances_as_text,
+  spread_caption,
+  statistics,
+  train,
+)
 from gdm_jax import build, figures
 from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime.errors import ConfigError
 
 SPACES = ('pixel', 'frequency')
-SHOWN = 8  # samples in a line
+COLUMNS = 8  # samples in a line
 
 
 def run(
@@ -34,58 +43,56 @@ def run(
     for seed in range(config.seed, config.seed + seeds):
       folders.append(workdir / 'trained' / f'{space}-{seed}')
       overrides = f'--config.model.space={space}', f'--config.seed={seed}'
-      study.train(folders[-1], [*arguments, *overrides])
+      train(folders[-1], [*arguments, *overrides])
 
-  this = study.Study('pixel_or_frequency_space', workdir)
-  rows: dict[str, list[study.Row]] = {space: [] for space in SPACES}
-  lines = {}
-  for model in this.models(config, folders):
+  study = Study('pixel_or_frequency_space', workdir)
+  rows, lines = [], {}
+  for model in study.models(config, folders):
+    rows += study.measure(model, repeats)
     space = model.config.model.space
-    rows[space] += this.measure(model, repeats)
-    if space not in lines:
-      lines[space] = [('', x) for x in samples(model)]
-  pictures = [this.folder / f'{name}.png' for name in ('figure', 'distance')]
+    lines[space] = lines.get(space) or [('', x) for x in samples(model)]
+  rows = pd.DataFrame(rows)
+  pictures = [study.folder / f'{name}.png' for name in ('figure', 'distance')]
   figures.sheet(pictures[0], list(lines.items()))
   draw(pictures[1], rows)
-  table, findings = summarise(rows)
-  this.publish(
-    __doc__,
-    table,
-    findings,
-    pictures,
-    [row for group in rows.values() for row in group],
-    model.config,
+  study.publish(__doc__, *summarise(rows), pictures, rows, model.config)
+
+
+def by_space(rows: pd.DataFrame) -> pd.DataFrame:
+  """The rows with the column `space`: models are named after it and their seed."""
+  return rows.assign(space=rows['model'].str.rpartition('-')[0])
+
+
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  rows = by_space(rows)
+  metric, summary = rows['metric'].iloc[0], statistics(rows, 'space')
+  texts = rows.groupby('space', sort=False)[['distance']].apply(distances_as_text)
+  table = pd.DataFrame(
+    {
+      'network in': summary.index + ' space',
+      metric: summary['text'].to_numpy(),
+      'of': texts.to_numpy(),
+    }
+  )
+  return table, [
+    f'{metric} is lower with the network in '
+    f'{summary["mean"].idxmin()} space; in the paper that is pixel space.',
+    spread_caption(rows[rows['space'] == SPACES[0]]),
+  ]
+
+
+def draw(file: pathlib.Path, rows: pd.DataFrame):
+  """A bar for each space."""
+  summary, metric = statistics(by_space(rows), 'space'), rows['metric'].iloc[0]
+  figures.plot_bars(
+    file, list(summary.index), list(summary['mean']), list(summary['deviation']), ylabel=metric
   )
 
 
-def summarise(rows: Mapping[str, list[study.Row]]) -> tuple[list[dict], list[str]]:
-  """The table and the findings of rows by space."""
-  metric = rows[SPACES[0]][0]['metric']
-  statistics = {space: study.mean_and_deviation(group) for space, group in rows.items()}
-  table = [
-    {
-      'network in': f'{space} space',
-      metric: f'{mean:.4g} ± {deviation:.2g}',
-      'of': ' '.join(f'{float(row["distance"]):.4g}' for row in rows[space]),
-    }
-    for space, (mean, deviation) in statistics.items()
-  ]
-  return table, [
-    f'{metric} is lower with the network in '
-    f'{min(SPACES, key=lambda space: statistics[space])} space; in the paper that is pixel space.',
-    study.spread_caption(rows[SPACES[0]]),
-  ]
-
-
-def draw(file: pathlib.Path, rows: Mapping[str, list[study.Row]]):
-  """A bar for each space."""
-  means, deviations = zip(*map(study.mean_and_deviation, rows.values()), strict=True)
-  figures.plot_bars(file, list(rows), means, deviations, ylabel=rows[SPACES[0]][0]['metric'])
-
-
-def samples(model: study.Model) -> np.ndarray:
-  """Images of the first seeds, as `config.sampling` has them made."""
-  c, seeds = model.config.sampling, np.arange(SHOWN, dtype=np.uint32)
+def samples(model: Model) -> np.ndarray:
+  """Images of the first seeds, generated as `config.sampling` says."""
+  c, seeds = model.config.sampling, np.arange(COLUMNS, dtype=np.uint32)
   solver = build.solver(model.config)
   generator = Generator(model.system, model.config.data.shape, solver, model.mesh, c.guidance)
   table = build.sampling_table(model.config, model.system)

@@ -1,62 +1,46 @@
-"""How few evaluations will do: quality against evaluations of the network, solver by solver.
+"""How many evaluations are enough: quality against evaluations of the network, solver by solver.
 
   python -m gdm_jax.main --config=configs/digits.py
   python -m experiments.quality_against_evaluations --config=configs/digits.py \\
     --config.evaluation.features=pixels --config.evaluation.seeds=0-999
 
-Every solver and budget, from the same seeds, in a few orders of the groups where the model knows
-all of them. 1,000 digits took 48 minutes of two cores busy with other work.
+Evaluates every solver with every budget, from the same seeds, in a few orders of the groups if the
+model knows all of them. 1,000 digits took 48 minutes of two cores busy with other work.
 """
 
 import pathlib
 
 import numpy as np
+import pandas as pd
 import tqdm
 from matplotlib import pyplot as plt
 
-from experiments.lib import command, report, study
+from experiments.lib import command, report
+from experiments.lib.study import Study, budgets_of
 from gdm_jax import build, figures, solvers
+from gdm_jax.runtime.errors import ConfigError
 
 BUDGETS = (8, 16, 32, 64, 128)
 SOLVERS = tuple(name for name, solver in solvers.SOLVERS.items() if solver.order)
 ORDERS = 3
 
 
-Rows = dict[str, dict[int, list[study.Row]]]
-"""By solver and by evaluations."""
-
-
 def run(config, workdir: pathlib.Path):
   """Evaluates every solver at every budget. Raises ConfigError if the workdir holds no model."""
-  this = study.Study('quality_against_evaluations', workdir)
-  (model,) = this.models(config, [workdir])
-  measured_orders = orders(model.config, model.system)
-  rows: Rows = {name: {} for name in SOLVERS}
+  study = Study('quality_against_evaluations', workdir)
+  (model,) = study.models(config, [workdir])
+  measured_orders, rows = orders(model.config, model.system), []
   for name, budget in tqdm.tqdm([(s, b) for s in SOLVERS for b in BUDGETS], disable=None):
     steps = solvers.get_solver(name).steps(budget)
     if steps >= len(measured_orders[0]):
-      rows[name][budget] = [
-        row
-        for order in measured_orders
-        for row in this.measure(model, 1, order=order, steps=(steps,), solver=name)
-      ]
-  flat = [row for line in rows.values() for group in line.values() for row in group]
-  picture = this.folder / 'figure.png'
-  draw(picture, rows, flat[0]['metric'])
-  table, findings = summarise(rows, flat[0]['metric'], measured_orders)
-  this.publish(__doc__, table, findings, [picture], flat, model.config)
-
-
-def summarise(rows: Rows, metric: str, measured_orders) -> tuple[list[dict], list[str]]:
-  """The table and the findings."""
-  cells = {
-    name: {
-      n: ' '.join(f'{float(row["distance"]):.3g}' for row in group) for n, group in line.items()
-    }
-    for name, line in rows.items()
-  }
-  names = ['-'.join(map(str, order)) for order in measured_orders]
-  return report.by_budget(metric, cells, BUDGETS), [f'The orders: {", ".join(names)}.']
+      for order in measured_orders:
+        rows += study.measure(model, 1, order=order, steps=(steps,), solver=name)
+  if not rows:
+    raise ConfigError(f'{max(BUDGETS)} evaluations are too few for the groups')
+  rows = pd.DataFrame(rows).drop_duplicates()
+  picture = study.folder / 'figure.png'
+  draw(picture, rows)
+  study.publish(__doc__, *summarise(rows), [picture], rows, model.config)
 
 
 def orders(config, system) -> list[tuple[int, ...]]:
@@ -70,16 +54,33 @@ def orders(config, system) -> list[tuple[int, ...]]:
   return [tuple(int(g) for g in order) for order in permutations]
 
 
-def draw(file: pathlib.Path, rows: dict[str, dict[int, list]], metric: str):
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table, a distance for each order in a cell, and the findings."""
+  cells = distances(rows).map(lambda values: ' '.join(f'{value:.3g}' for value in values))
+  table = report.pivot(cells, rows['metric'].iloc[0], BUDGETS, ' evaluations')
+  return table, [f'The orders: {", ".join(rows["order"].unique())}.']
+
+
+def distances(rows: pd.DataFrame) -> pd.Series:
+  """The lists of distances of each solver and budget."""
+  measured = budgets_of(rows, BUDGETS).astype({'distance': float})
+  return measured.groupby(['solver', 'budget'], sort=False)['distance'].agg(list)
+
+
+def draw(file: pathlib.Path, rows: pd.DataFrame):
   """One line a solver: the mean over orders, and a band from the best to the worst."""
   figure, axes = plt.subplots(figsize=(6.5, 4), dpi=120, layout='constrained')
-  for name, line in rows.items():
-    values = [[float(row['distance']) for row in group] for group in line.values()]
-    if values:
-      (drawn,) = axes.plot(list(line), [np.mean(v) for v in values], 'o-', ms=4, label=name)
-      low, high = [min(v) for v in values], [max(v) for v in values]
-      axes.fill_between(list(line), low, high, color=drawn.get_color(), alpha=0.12, lw=0)
-  axes.set(xscale='log', yscale='log', xlabel='evaluations of the network', ylabel=metric)
+  for name, line in distances(rows).groupby('solver', sort=False):
+    budgets, values = line.index.get_level_values('budget'), np.stack(line)
+    (drawn,) = axes.plot(budgets, values.mean(1), 'o-', ms=4, label=name)
+    low, high = values.min(1), values.max(1)
+    axes.fill_between(budgets, low, high, color=drawn.get_color(), alpha=0.12, lw=0)
+  axes.set(
+    xscale='log',
+    yscale='log',
+    xlabel='evaluations of the network',
+    ylabel=rows['metric'].iloc[0],
+  )
   axes.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
   axes.minorticks_off()
   axes.legend()

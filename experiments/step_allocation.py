@@ -1,4 +1,4 @@
-"""Steps where they are needed: shares that even out the groups' errors, against equal shares.
+"""Steps for the groups that need them: shares that even out the groups' errors, and equal shares.
 
   python -m gdm_jax.main --config=configs/digits.py
   python -m experiments.step_allocation --config=configs/digits.py --config.sampling.solver=euler \\
@@ -17,24 +17,23 @@ The figure in results/ is of frequency bands, trained with --config.basis.name=c
 """
 
 import functools
-import itertools
 import pathlib
 
 import jax
 import numpy as np
+import pandas as pd
 import tqdm
 from jax.tree_util import Partial
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from experiments.lib import command
+from experiments.lib.study import Model, Study
 from experiments.quality_against_evaluations import orders
 from gdm_jax import allocation, build, figures, sampling, schedule
 from gdm_jax.evaluation import evaluator
-from gdm_jax.evaluation.cells import Cells
-from gdm_jax.runtime import sharding
+from gdm_jax.runtime import distributed, sharding
 from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.training.workdir import load_ema
 
 BUDGETS = (8, 16, 32)
 BATCHES, BATCH = 2, 64  # of latents on which the errors are measured
@@ -50,56 +49,64 @@ def run(config, workdir: pathlib.Path):
 
   Raises ConfigError if the workdir holds no model, and for a solver that has no order.
   """
-  # Check everything that can be wrong before any work.
-  system, mesh = build.system(config), sharding.mesh()
-  build.check_sampling(config, system)
-  solver = build.solver(config)
-  if not solver.order:
+  build.check_sampling(config, build.system(config))
+  if not (solver := build.solver(config)).order:
     raise ConfigError(f'sampling.solver = {solver.name!r} chooses its steps itself')
-  checkpoint = evaluator.Checkpoint(*load_ema(config, workdir, system, mesh))
-  config.sampling.strategy = build.sampling_order(config, system.strategies)[0]
-  evaluation = evaluator.Evaluator(config, system, workdir / evaluator.FOLDER, mesh)
-  cells = Cells(workdir / 'allocation' / 'results.csv', KEYS, VALUES)
+  study = Study('allocation', workdir, KEYS, VALUES)
+  model = Model(config, workdir, workdir)
+  rows = measure(study, model)
+  draw(study.folder / 'figure.png', rows)
+  if distributed.is_primary():
+    print(*summarise(rows), f'see {study.folder}/results.csv and figure.png', sep='\n')
 
-  # Measure.
-  for order in orders(config, system):
-    config.sampling.order = order
-    generation = generation_schedule(config, system, order)
-    error_of = _lazily(_interval_measure, config, system, checkpoint.params, generation, mesh)
+
+def measure(study: Study, model: Model) -> pd.DataFrame:
+  """The rows of the file that are of this model and these seeds, with the missing ones measured."""
+  c, solver = model.config.sampling, build.solver(model.config)
+  c.strategy = build.sampling_order(model.config, model.system.strategies)[0]
+  for order in orders(model.config, model.system):
+    generation = generation_schedule(model, order)
+    error_of = _lazily(_interval_measure, model, generation)
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
       steps = solver.steps(budget)
-      if steps < len(order):
-        continue
+      if steps >= len(order):
+        measure_shares = functools.partial(
+          _measure_shares, model, order, steps, SHARES[shares], generation, error_of
+        )
+        key = model.key(model.with_sampling(model.config.evaluation.seeds, order=order))
+        study.cells.measure({**key, 'evaluations': budget, 'shares': shares}, measure_shares)
 
-      def measure(steps=steps, shares=shares, generation=generation, error_of=error_of):
-        rounds = SHARES[shares]
-        counts = allocation.allocate(generation, steps, error_of(), solver.order, rounds)
-        config.sampling.steps = counts
-        row = evaluation.row(config, evaluation(config, checkpoint), checkpoint)
-        return {**row, 'errors': ' '.join(f'{e:.3g}' for e in error_of()(counts))}
-
-      key = evaluation.key(config, checkpoint)
-      cells.measure({**key, 'evaluations': budget, 'shares': shares}, measure)
-
-  # Report the rows of this model and these seeds.
-  key = evaluation.key(config, checkpoint)
+  key = model.key(model.config)
   same = {name: key[name] for name in ('parameters', 'seeds', *evaluator.AGAINST)}
-  rows = [row for row in cells.rows if {name: row[name] for name in same} == same]
-  draw(rows, workdir / 'allocation' / 'figure.png')
-  report(rows)
-  print(f'see {workdir}/allocation/results.csv and figure.png')
+  rows = [row for row in study.cells.rows if same.items() <= row.items()]
+  if not rows:
+    raise ConfigError(f'{max(BUDGETS)} evaluations are too few for the groups of {c.strategy}')
+  return pd.DataFrame(rows)
 
 
-def report(rows: list[dict[str, str]]):
-  """Prints every row, and the flags that take its shares."""
-  for row in rows:
+def _measure_shares(model, order, steps, rounds, generation, error_of):
+  """The distance with the steps shared out in some rounds, and the errors of the groups."""
+  counts = allocation.allocate(
+    generation, steps, error_of(), build.solver(model.config).order, rounds
+  )
+  config = model.with_sampling(model.config.evaluation.seeds, order=order, steps=counts)
+  row = model.row(config, model.evaluator(config, model.checkpoint))
+  errors = ' '.join(f'{error:.3g}' for error in error_of()(counts))
+  return {'errors': errors, **{key: row[key] for key in VALUES if key in row}}
+
+
+def summarise(rows: pd.DataFrame) -> list[str]:
+  """What each row measured, and the flags that take its shares."""
+  lines = []
+  for row in rows.to_dict('records'):
     order, steps = (row[key].replace('-', ',') for key in ('order', 'steps'))
-    print(
+    lines += [
       f'{row["strategy"]}, {row["solver"]}, {row["evaluations"]} evaluations, {row["shares"]}: '
-      f'errors {row["errors"]}, {row["metric"]} {row["distance"]}\n'
-      f'  --config.sampling.order={order} --config.sampling.steps={steps}'
-    )
+      f'errors {row["errors"]}, {row["metric"]} {row["distance"]}',
+      f'  --config.sampling.order={order} --config.sampling.steps={steps}',
+    ]
+  return lines
 
 
 def _lazily(function, *args):
@@ -107,28 +114,28 @@ def _lazily(function, *args):
   return functools.cache(lambda: function(*args))
 
 
-def generation_schedule(config, system, order) -> schedule.Schedule:
+def generation_schedule(model: Model, order) -> schedule.Schedule:
   """The schedule of generation in that order, over the refined groups."""
-  strategy = system.strategies[config.sampling.strategy]
-  cuts = config.sampling.cuts or strategy.cuts
-  return schedule.sequential(order, cuts).over(strategy.indices)
+  c = model.config.sampling
+  strategy = model.system.strategies[c.strategy]
+  return schedule.sequential(order, c.cuts or strategy.cuts).over(strategy.indices)
 
 
-def _interval_measure(config, system, params, generation, mesh):
+def _interval_measure(model, generation):
   """Error callback for `allocation.allocate`, on held-out latents."""
+  config, predictor = model.config, model.system.predictor
+  split = sharding.batch_sharded(model.mesh)
   seeds = (FIRST + np.arange(BATCHES * BATCH)).astype(np.uint32).reshape(BATCHES, BATCH)
-  draw_latents = jax.jit(
-    sampling.latents, static_argnames='shape', out_shardings=sharding.batch_sharded(mesh)
-  )
+  draw_latents = jax.jit(sampling.latents, static_argnames='shape', out_shardings=split)
   latents = [draw_latents(batch, shape=tuple(config.data.shape)) for batch in seeds]
-  labels = jax.device_put(build.sampling_labels(config, seeds[0]), sharding.batch_sharded(mesh))
+  labels = jax.device_put(build.sampling_labels(config, seeds[0]), split)
 
   def predict(params, labels, x_t, alpha):
-    return system.predictor.bind(params, labels, config.sampling.guidance)(x_t, alpha)
+    return predictor.bind(params, labels, config.sampling.guidance)(x_t, alpha)
 
   return allocation.interval_measure(
-    Partial(predict, params, labels),
-    system.process,
+    Partial(predict, model.checkpoint.params, labels),
+    model.system.process,
     generation,
     latents,
     build.solver(config),
@@ -136,26 +143,27 @@ def _interval_measure(config, system, params, generation, mesh):
   )
 
 
-def draw(rows: list[dict[str, str]], file: pathlib.Path):
+def draw(file: pathlib.Path, rows: pd.DataFrame):
   """The largest error and the distance against evaluations: means over orders, and their range."""
-  measured = {
-    'largest error of a group': lambda row: max(map(float, row['errors'].split())),
-    rows[0]['metric']: lambda row: float(row['distance']),
-  }
-  lines = {(row['strategy'], row['solver']): None for row in rows}  # unique, in the file's order
-  budgets = sorted({int(row['evaluations']) for row in rows})
+  measured = rows.assign(
+    evaluations=rows['evaluations'].astype(int),
+    distance=rows['distance'].astype(float),
+    error=[max(map(float, errors.split())) for errors in rows['errors']],
+  )
+  titles = {'error': 'largest error of a group', 'distance': rows['metric'].iloc[0]}
+  budgets = sorted(measured['evaluations'].unique())
   figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), dpi=120, layout='constrained')
-  for axis, (title, value) in zip(axes, measured.items(), strict=True):
-    for (i, line), shares in itertools.product(enumerate(lines), SHARES):
-      same = [r for r in rows if (r['strategy'], r['solver'], r['shares']) == (*line, shares)]
-      values = {b: [value(r) for r in same if r['evaluations'] == str(b)] for b in budgets}
-      ranges = {b: (np.mean(v), min(v), max(v)) for b, v in values.items() if v}
-      mean, low, high = np.transpose([*ranges.values()] or np.zeros((0, 3)))
-      style = {'ls': '--', 'mfc': 'white'} if shares == 'equal' else {'ls': '-'}
-      axis.plot(
-        [*ranges], mean, 'o', ms=5, color=f'C{i}', label=', '.join((*line, shares)), **style
-      )
-      axis.fill_between([*ranges], low, high, color=f'C{i}', alpha=0.12, lw=0)
+  for axis, (column, title) in zip(axes, titles.items(), strict=True):
+    for i, (names, line) in enumerate(measured.groupby(['strategy', 'solver'], sort=False)):
+      for shares in SHARES:
+        values = line[line['shares'] == shares].groupby('evaluations')[column]
+        ranges = values.agg(['mean', 'min', 'max'])
+        style = {'ls': '--', 'mfc': 'white'} if shares == 'equal' else {'ls': '-'}
+        label = ', '.join((*names, shares))
+        axis.plot(ranges.index, ranges['mean'], 'o', ms=5, color=f'C{i}', label=label, **style)
+        axis.fill_between(
+          ranges.index, ranges['min'], ranges['max'], color=f'C{i}', alpha=0.12, lw=0
+        )
     axis.set(xscale='log', yscale='log', xlabel='evaluations of the network', ylabel=title)
     axis.set_xticks(budgets, [str(b) for b in budgets])
     axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -4,29 +4,27 @@
   python -m experiments.total_correlation --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:]
 
-Encodes --images real images of evaluation.split (0: all), their rounding undone by uniform noise as
-for the likelihood, and takes the --ranks lowest components of all channels (0: all) in the basis.
-The total correlation of Gaussians of their correlation matrix R, -ln det R / 2 nats, sees what is
-linear of their dependence; of n independent ones it is not 0 but has a mean and a deviation that
-are known exactly, since det R is then a product of independent beta variables. `excess` is what is
-above that mean. Marginals: the share of components that a Kolmogorov-Smirnov test tells from
-N(0, 1) at 5% (of right ones 5%), the mean and the largest distance of their deviations from 1, and
-mean excess kurtosis. Beside the latents: the data themselves, and white noise as a check.
-figure.png shows R of data and latents, and their quantiles against the normal's.
+Encodes --images real images of evaluation.split (0: all), dequantised by uniform noise as for the
+likelihood, and takes the --ranks lowest components of all channels (0: all) in the basis. The total
+correlation of Gaussians with their correlation matrix R, -ln det R / 2 nats, measures their linear
+dependence. For n examples of independent components it is not 0, but its mean and deviation are
+known exactly, since det R is then a product of independent beta variables; `excess` is what exceeds
+that mean. Of the marginals: the share of components for which a Kolmogorov-Smirnov test rejects
+N(0, 1) at 5% (expected: 5%), the mean and the largest distance of their deviations from 1, and the
+mean excess kurtosis. The same is measured of the data themselves and, as a check, of white noise.
+figure.png has R of data and latents, and their quantiles against the normal's.
 """
 
-import functools
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from scipy import special, stats
 
 from experiments.lib import command
-from experiments.lib.study import Row
-from experiments.lib.subject import READ, Subject
+from experiments.lib.subject import READ, Subject, data_name
 from gdm_jax import figures
 from gdm_jax.basis import Basis
 from gdm_jax.runtime.errors import ConfigError, DivergedError
@@ -47,18 +45,15 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
   n, ranks = images or len(subject.source), ranks or subject.basis.ranks.size
   if not ranks * channels < n - 1:
     raise ConfigError(
-      f'--ranks={ranks}: {n} images of {subject.about} cannot tell the correlation of {ranks} x '
-      f'{channels} components; --ranks must be at most {(n - 2) // channels}'
+      f'--ranks={ranks}: {n} images cannot tell the correlation of {ranks} x {channels} '
+      f'components; --ranks must be at most {(n - 2) // channels}'
     )
   components = components_of(subject, n, ranks)
-  rows = [
-    subject.measure(functools.partial(describe, c), images=n, ranks=ranks, of=name)
-    for name, c in components.items()
-  ]
-  picture = subject.results / 'figure.png'
+  cells = [{'images': n, 'ranks': ranks, 'of': name} for name in components]
+  rows = subject.measure(lambda images, ranks, of: describe(components[of]), cells)
+  picture = subject.folder / 'figure.png'
   draw(picture, components)
-  table, findings = summarise(rows, subject.about, channels)
-  subject.report(__doc__, table, findings, [picture], rows)
+  subject.publish(__doc__, *summarise(rows, channels), [picture], rows)
 
 
 def components_of(subject: Subject, n: int, ranks: int) -> dict[str, Float[np.ndarray, 'n d']]:
@@ -75,13 +70,14 @@ def components_of(subject: Subject, n: int, ranks: int) -> dict[str, Float[np.nd
   return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def summarise(rows: Sequence[Row], about: str, channels: int) -> tuple[list[dict], list[str]]:
-  """The table and the findings; about: the real images."""
-  table = [{'of': row['of'], **{key: row[key] for key in VALUES}} for row in rows]
-  data, latents, _ = ({key: float(row[key]) for key in VALUES} for row in rows)
-  return table, [
-    f'{int(rows[0]["ranks"]) * channels} components of {rows[0]["images"]} images of {about}. '
-    'Independent ones would have '
+def summarise(rows: pd.DataFrame, channels: int = 1) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings; channels: of the images, which the rows do not tell."""
+  first = rows.iloc[0]
+  values = rows.set_index('of')[list(VALUES)].astype(float)
+  data, latents = values.loc['data'], values.loc['latents']
+  return rows[['of', *VALUES]], [
+    f'{int(first["ranks"]) * channels} components of {first["images"]} images of '
+    f'{data_name(rows)}. Independent ones would have '
     f'a total correlation of {latents["independent"]:.3g} ± {latents["deviation"]:.2g} nats for so '
     f'many images; the data have {data["total_correlation"]:.3g}, the latents '
     f'{latents["total_correlation"]:.3g}: {latents["excess"] / data["excess"]:.1%} of the excess '

@@ -3,11 +3,11 @@
   python -m experiments.toy_2d [--workdir=runs/toy_2d_experiment]
 
 Trains one MLP on two strategies (configs/toy_2d_strategies.py): all at once, k = 1, and coordinate
-by coordinate, k = 2, in both orders. Draws the paths from noise to data (figure.png), the points on
-their way (trajectories.gif), and the model's density, by the exact trace, beside the true one
-(density.png); prints its integral over the plane and its mean logarithm on held-out points
-(report.json). About two minutes on two cores, 72 s of them training; run again, it goes on where it
-was stopped, and a trained workdir is not trained again. --config.KEY=VALUE goes to the training.
+by coordinate, k = 2, in both orders. Draws the paths from noise to data (figure.png), the points
+during generation (trajectories.gif), and the model's density, by the exact trace, next to the true
+one (density.png); prints its integral over the plane and its mean logarithm on held-out points
+(report.json). About two minutes on two cores, 72 s of them training. An interrupted run resumes,
+and a trained workdir is not trained again. --config.KEY=VALUE goes to the training.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,9 +26,11 @@ from jaxtyping import Array, Float
 from matplotlib import colors
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
+from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, likelihood, main, sampling, schedule
 from gdm_jax.data.arrays import Mixture
+from gdm_jax.process import Process
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded_batches
 from gdm_jax.training.workdir import load_ema
@@ -55,38 +58,14 @@ def run(
     sys.exit(code)
   trained = time.perf_counter()
 
-  config = main.parse(arguments)[0]
-  system, mesh = build.system(config), sharding.mesh()
-  params, _ = load_ema(config, workdir, system, mesh)
-  predict = Partial(system.predictor, params)
-  tables = {
-    title: system.process.table(
-      schedule.sequential(order).over(system.strategies[name].indices), STEPS
-    )
-    for title, (name, order) in RUNS.items()
-  }
+  model = load(main.parse(arguments).config, workdir)
+  paths = walk(model)
+  densities = map_densities(model, grid := square(side))
+  report = {title: summarise(nats, len(grid)) for title, nats in densities.items()}
 
-  # The paths from noise to data.
   results.mkdir(parents=True, exist_ok=True)
-  walk = jax.jit(sampling.trajectory, static_argnames='solver')
-  z = sampling.latents(np.arange(600), (2, 1))
-  paths = {
-    title: np.asarray(walk(predict, system.process, table, z, solver='heun'))[..., 0]
-    for title, table in tables.items()
-  }
   draw_paths(results / 'figure.png', {title: points[:, :200] for title, points in paths.items()})
-  animate(results / 'trajectories.gif', tables, paths)
-
-  # The density on a grid, and of held-out points.
-  line = np.linspace(-EDGE, EDGE, side)
-  grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-  held_out = Mixture().sample(np.random.default_rng(1), HELD_OUT)[0]
-  points, area = np.concatenate([grid, held_out]), (line[1] - line[0]) ** 2
-  truth = Mixture().log_density(points)
-  densities, report = {'truth': truth}, {'truth': _figures_of(truth, len(grid), area)}
-  for title, table in tables.items():
-    densities[title] = _log_density(predict, system.process, table, points, title)
-    report[title] = _figures_of(densities[title], len(grid), area)
+  animate(results / 'trajectories.gif', model.tables, paths)
   maps = {title: np.exp(v[: len(grid)]).reshape(side, side) for title, v in densities.items()}
   draw_densities(results / 'density.png', maps, report)
 
@@ -94,6 +73,64 @@ def run(
   report['seconds'] = {name: round(s, 1) for name, s in seconds.items()}
   (results / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
   return report
+
+
+class Model(NamedTuple):
+  """A trained model, and the table of each of RUNS."""
+
+  predict: Partial
+  process: Process
+  tables: dict[str, Float[Array, 'rows 2']]
+
+
+def load(config: ConfigDict, workdir: pathlib.Path) -> Model:
+  """The model of a workdir."""
+  system = build.system(config)
+  params, _ = load_ema(config, workdir, system, sharding.mesh())
+  tables = {
+    title: system.process.table(
+      schedule.sequential(order).over(system.strategies[name].indices), STEPS
+    )
+    for title, (name, order) in RUNS.items()
+  }
+  return Model(Partial(system.predictor, params), system.process, tables)
+
+
+def walk(model: Model, count: int = 600) -> dict[str, Float[np.ndarray, 'rows n 2']]:
+  """The points on every row of each table, from the same latents."""
+  trajectory = jax.jit(sampling.trajectory, static_argnames='solver')
+  z = sampling.latents(np.arange(count), (2, 1))
+  return {
+    title: np.asarray(trajectory(model.predict, model.process, table, z, solver='heun'))[..., 0]
+    for title, table in model.tables.items()
+  }
+
+
+def square(side: int) -> Float[np.ndarray, 'n 2']:
+  """side x side points of the square in which the density is mapped."""
+  line = np.linspace(-EDGE, EDGE, side)
+  return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+
+
+def map_densities(
+  model: Model, grid: Float[np.ndarray, 'n 2']
+) -> dict[str, Float[np.ndarray, ' n']]:
+  """The true log density and that of each table, on the grid and then on held-out points."""
+  held_out = Mixture().sample(np.random.default_rng(1), HELD_OUT)[0]
+  points = np.concatenate([grid, held_out])
+  densities = {'truth': Mixture().log_density(points)}
+  for title, table in model.tables.items():
+    densities[title] = _log_density(model.predict, model.process, table, points, title)
+  return densities
+
+
+def summarise(log_density: Float[np.ndarray, ' n'], cells: int) -> dict[str, float]:
+  """The integral over the grid, the first `cells` points, and the mean over the held-out ones."""
+  area = (2 * EDGE / (cells**0.5 - 1)) ** 2
+  return {
+    'integral': float(np.exp(log_density[:cells]).sum() * area),
+    'held_out_nats': float(log_density[cells:].mean()),
+  }
 
 
 def _log_density(predict, process, table, points, title, batch=1024):
@@ -107,14 +144,6 @@ def _log_density(predict, process, table, points, title, batch=1024):
 
 
 _of_batch = jax.jit(likelihood.log_likelihood)
-
-
-def _figures_of(log_density, cells, area):
-  """The integral over the grid, and the mean over the held-out points."""
-  return {
-    'integral': float(np.exp(log_density[:cells]).sum() * area),
-    'held_out_nats': float(log_density[cells:].mean()),
-  }
 
 
 def draw_paths(file: pathlib.Path, paths: dict[str, Float[np.ndarray, 'rows n 2']]):
@@ -142,7 +171,7 @@ def animate(
   paths: dict[str, Float[np.ndarray, 'rows n 2']],
   every: int = 2,
 ):
-  """All points on their way, coloured as in `draw_paths`, every second row of the table."""
+  """All points during generation, coloured as in `draw_paths`, every second row of the table."""
   figure, axes = _panels(len(paths), dpi=70, margin=0.4)
   dots = [axis.scatter([], [], s=5) for axis in axes]
   pictures = []
@@ -168,14 +197,14 @@ def draw_densities(
   scale = colors.PowerNorm(0.5, 0, maps['truth'].max())  # the square root, to show what is faint
   for axis, (title, density) in zip(axes, maps.items(), strict=True):
     extent = (-EDGE, EDGE, -EDGE, EDGE)
-    shown = axis.imshow(
+    image = axis.imshow(
       density, norm=scale, cmap='magma', extent=extent, origin='lower', interpolation='bilinear'
     )
-    found = report[title]
+    numbers = report[title]
     axis.set_title(
-      f'{title}\nintegral {found["integral"]:.4f}\nheld out {found["held_out_nats"]:.3f} nats'
+      f'{title}\nintegral {numbers["integral"]:.4f}\nheld out {numbers["held_out_nats"]:.3f} nats'
     )
-  figure.colorbar(shown, ax=axes, shrink=0.7, pad=0.01, label='density', ticks=[0, 0.1, 0.5, 1, 2])
+  figure.colorbar(image, ax=axes, shrink=0.7, pad=0.01, label='density', ticks=[0, 0.1, 0.5, 1, 2])
   figures.finish(figure, file, bbox_inches='tight')
 
 

@@ -42,9 +42,9 @@ POSITIVE_INTEGERS = (
 )
 MAYBE_EMPTY = ('model.ddpmpp.attention',)
 CHOICES = {
-  'path': tuple(path.PATHS),
-  'train.weighting': tuple(losses.WEIGHTINGS),
-  'machine.remat': tuple(REMAT),
+  'path': path.PATHS,
+  'train.weighting': losses.WEIGHTINGS,
+  'machine.remat': REMAT,
   'machine.convolutions': ('auto', 'direct'),
   'model.space': ('pixel', 'frequency'),
   'model.dtype': ('float32', 'bfloat16'),

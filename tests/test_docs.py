@@ -37,6 +37,7 @@ SHRUNK = (
   *runs.TINY,
   *(f'--config.{key}' for key in ('train.duration=32', 'checkpoint.every=32', 'log.every=16')),
   *('--config.sampling.seeds=0-3', '--config.complete.variants=1', '--config.edit.variants=1'),
+  '--config.sampling.steps=16',
   *('--config.likelihood.num=2', '--config.evaluation.seeds=0-23'),
   *('--config.evaluation.features=pixels', '--config.data.augment=0'),
 )

@@ -4,10 +4,10 @@
     --config.machine.microbatches=8 --config.machine.remat=blocks --config.model.dtype=bfloat16 \\
     --topology=v5e:2x4
 
-Nothing runs: with --topology the step is compiled for a TPU slice that need not be there (pip
-install libtpu; a network for 256 x 256 takes about ten minutes on two cores), else for the devices
-of this machine. `state` is what the step keeps (parameters, moments, averages), `scratch` what it
-needs besides, `peak` the most of all at once where the backend says.
+Nothing runs: with --topology the step is compiled for a TPU slice that need not exist (pip install
+libtpu; a network for 256 x 256 takes about ten minutes on two cores), otherwise for the devices of
+this machine. `state` is what the step keeps (parameters, moments, averages), `scratch` what it
+needs besides, `peak` the largest total if the backend reports it.
 """
 
 import functools
@@ -26,7 +26,7 @@ from gdm_jax.training import step as training_step
 
 
 def run(config, _, *, topology: str = ''):
-  """Prints the plan as JSON, GiB a device. Raises ConfigError for a topology that is none."""
+  """Prints the plan as JSON, GiB a device. Raises ConfigError for an unknown topology."""
   devices = _devices(topology) if topology else jax.devices()
   build.check_devices(config, len(devices))
   mesh = sharding.mesh(config.machine.fsdp, devices)
@@ -36,8 +36,8 @@ def run(config, _, *, topology: str = ''):
   layout = sharding.fsdp_sharded(mesh, state)
   split = sharding.batch_sharded(mesh)
 
-  def abstract(x, where):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  def abstract(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   examples = {
     'x': jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.uint8, sharding=split),

@@ -1,4 +1,4 @@
-"""Another program that trains and samples a model like ours, to be timed beside it."""
+"""Another program that trains and samples a model like this one, to compare speeds."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ LINES = {
 
 
 def run(script: str, python: str, flags: Sequence[str]) -> dict[str, float]:
-  """The rates that the script prints. Raises ConfigError where it fails or prints none."""
+  """The rates that the script prints. Raises ConfigError if it fails or prints none."""
   if not pathlib.Path(script).is_file():
     raise ConfigError(f'--peer={script}: no such file')
   try:
@@ -24,10 +24,10 @@ def run(script: str, python: str, flags: Sequence[str]) -> dict[str, float]:
   if done.returncode:
     if missing := re.search(r"No module named '(\w+)'", done.stderr):
       raise ConfigError(f'--peer_python={python} has no {missing[1]}, which --peer={script} needs')
-    last = (done.stderr.strip() or done.stdout.strip() or 'it said nothing').splitlines()[-1]
+    last = (done.stderr.strip() or done.stdout.strip() or 'it printed nothing').splitlines()[-1]
     raise ConfigError(f'--peer={script} ended with code {done.returncode}: {last}')
-  found = {name: re.search(line, done.stdout, re.MULTILINE) for name, line in LINES.items()}
-  for name, match in found.items():
+  matches = {name: re.search(line, done.stdout, re.MULTILINE) for name, line in LINES.items()}
+  for name, match in matches.items():
     if match is None:
       raise ConfigError(f'--peer={script} printed no line like {LINES[name]!r}')
-  return {name: float(match[1]) for name, match in found.items()}
+  return {name: float(match[1]) for name, match in matches.items()}

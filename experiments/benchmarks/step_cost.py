@@ -1,12 +1,12 @@
-"""What a training step costs beside its network: times both, on this machine.
+"""What a training step costs besides its network: times both, on this machine.
 
   python -m experiments.benchmarks.step_cost --config=configs/cifar10_cdm.py --config.train.batch=8
 
 Times in turn the whole step (times, schedules, diffusion, loss, network, Adam, EMA), the step
-whose noised input, signal levels and target are given, and everything that is GDM by itself: the
-step's times, schedules, diffusion and loss around a network that does nothing. Then reads the data
-pipeline alone. The difference of the first two drowns in noise for a large network; the third is
-what to quote. Medians are printed. Run it on an idle machine.
+whose noised input, signal levels and target are given, and everything of GDM alone: the step's
+times, schedules, diffusion and loss around a network that does nothing. Then reads the data
+pipeline alone. For a large network the difference of the first two drowns in noise; the third is
+the one to quote. Prints medians. Run it on an idle machine.
 """
 
 import json

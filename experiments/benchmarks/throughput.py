@@ -3,25 +3,25 @@
   python -m experiments.benchmarks.throughput --config=configs/cifar10_vanilla.py \\
     --config.train.batch=8 --config.sampling.batch=8 [--random_images=1000] [--repeats=20]
 
-Compilation apart, it times the training step on data that is on the devices already, and up to 16
-steps of `sampling.solver` at sampling.batch: medians, with the 10th and 90th percentile. And the
-step as the loop runs it, fed by the data pipeline and dispatched ahead, and so the step without
-data and groups (`step_cost.bare_step`): seconds of all repeats over their number. images/s and MFU
-are the loop's. MFU is XLA's count of FLOPs, convolutions as direct ones, over the best rate of
-square matrix products in model.dtype that this machine reached on all devices: a CPU, which does
-some convolutions with fewer (`models.winograd`), can go beyond 100%. "beside network" is the share
-of the loop that the bare step does not take, 0 where the difference drowns in noise. Run it on an
-idle machine; on two cores the command above takes about ten minutes.
+Times, without compilation, the training step on data in the devices' memory, and up to 16 steps of
+`sampling.solver` at sampling.batch: medians, with the 10th and 90th percentile. Also times the step
+as the loop runs it, fed by the data pipeline and dispatched ahead, and likewise the step without
+data and groups (`step_cost.bare_step`): the mean seconds of all repeats. images/s and MFU are the
+loop's. MFU is XLA's count of FLOPs, convolutions counted as direct ones, over the best rate of
+square matrix products in model.dtype that this machine reached on all devices: a CPU, which needs
+fewer for some convolutions (`runtime.winograd`), can exceed 100%. "beside network" is the share of
+the loop that the bare step does not take, 0 if the difference drowns in noise. Run it on an idle
+machine; on two cores the command above takes about ten minutes.
 
-workdir/throughput.json keeps an entry for each device, number of them, batch and dtype, and all of
-them make the table: run it again with another batch. --random_images=N trains on that many random
-images, so that no data set has to be there; 0 takes that of the config.
+workdir/throughput.json keeps an entry for each device, number of devices, batch and dtype, and all
+of them make the table: run it again with another batch. --random_images=N trains on that many
+random images, so that no data set is needed; 0 takes that of the config.
 
   --peer=SCRIPT --peer_python=PYTHON --peer_flags='--device cuda --compile'
 
-times another program in the same go, before this one takes the accelerator's memory, and prints
+times another program in the same run, before this one takes the accelerator's memory, and prints
 both and the ratio. It is given --batch, --dtype and --repeats, then the flags, and has to print
-lines 'train: N images/s, ...' (a step on data that is there) and 'sample: N network evaluations'.
+lines 'train: N images/s, ...' (a step on data in memory) and 'sample: N network evaluations'.
 """
 
 import functools
@@ -324,9 +324,9 @@ def _comparison(entry):
     'images/s on device': 'images_per_second_on_device',
     'evaluations/s': 'evaluations_per_second',
   }
-  this, other = ({name: e[key] for name, key in names.items()} for e in (entry, entry['peer']))
-  ratio = {name: this[name] / other[name] for name in names}
-  rows = {'this': this, 'peer': other, 'ratio': ratio}
+  ours, theirs = ({name: e[key] for name, key in names.items()} for e in (entry, entry['peer']))
+  ratio = {name: ours[name] / theirs[name] for name in names}
+  rows = {'this': ours, 'peer': theirs, 'ratio': ratio}
   return [
     {'program': program, **{name: f'{value:.3g}' for name, value in row.items()}}
     for program, row in rows.items()

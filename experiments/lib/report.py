@@ -99,10 +99,20 @@ def pivot(
   corner: the name of the column with the first level; columns: the values of the second level, to
   which the suffix is added.
   """
-  lines = cells.index.unique(0)
-  table = cells.unstack().reindex(index=lines, columns=columns).fillna('')
+  unique = cells[~cells.index.duplicated()].astype(object)
+  table = unique.unstack().reindex(index=unique.index.unique(0), columns=columns).fillna('')
   table.columns = [f'{column}{suffix}' for column in columns]
   return table.rename_axis(corner).reset_index()
+
+
+def points_by(
+  rows: pd.DataFrame, column: str, coordinates: Sequence[str]
+) -> dict[str, list[tuple[float, ...]]]:
+  """The coordinates of rows, as numbers, by the values of a column: for `figures.plot_lines`."""
+  groups = rows.groupby(column, sort=False)[list(coordinates)]
+  return {
+    name: list(group.astype(float).itertuples(index=False, name=None)) for name, group in groups
+  }
 
 
 def to_text(table: Table) -> str:

@@ -29,8 +29,8 @@ Row = dict[str, str]
 class Model:
   """A trained workdir, ready to be evaluated.
 
-  config: of the study; what the model is, its workdir's config says. folder: where features and
-  reference are kept. share_reference_with: a model evaluated with the same features and reference.
+  config: of the study; the workdir's config says what the model is. folder: holds features and
+  reference. share_reference_with: a model evaluated with the same features and reference.
   """
 
   def __init__(
@@ -71,7 +71,7 @@ class Model:
 
 
 class Study:
-  """The rows of workdir/NAME/results.csv, which a rerun completes, and where its pictures go.
+  """The folder workdir/NAME with results.csv, whose missing rows a rerun measures, and pictures.
 
   A row is one of `evaluation.csv` (`evaluator.KEYS` and `VALUES`) and the model's name, unless a
   study has other columns.
@@ -167,7 +167,7 @@ def budgets_of(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
     ].assign(budget=budget)
     for budget in budgets
   ]
-  return pd.concat(parts)
+  return pd.concat(parts).sort_index(kind='stable')
 
 
 def statistics(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:

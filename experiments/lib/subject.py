@@ -95,7 +95,7 @@ class Subject:
   def measure(
     self, function: Callable[..., Mapping[str, object]], cells: Iterable[Mapping[str, object]]
   ) -> pd.DataFrame:
-    """The row of each cell, a value of every key: existing, or with the values of function(**cell)."""
+    """The row of each cell, a value of every key: existing, or measured by function(**cell)."""
     rows = [
       self._study.cells.measure({**self._key, **cell}, functools.partial(function, **cell))
       for cell in cells

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALL = 2**14  # elements below which an array is not worth sharding
 
 
-def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def mesh(fsdp: int = 1, devices: Sequence | None = None) -> Mesh:
   """All devices of all processes, in rows of `fsdp`; the axes are named 'data' and 'fsdp'.
 
   In the order of the processes, so that the rows of a batch are on their own process's devices.
@@ -21,17 +21,17 @@ def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
   return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
-def batch_sharded(mesh: Mesh) -> NamedSharding:
+def batch_sharded(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """The leading axis divided over all devices."""
   return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def fsdp_sharded(mesh: Mesh, tree):
+def fsdp_sharded(mesh: Mesh | AbstractMesh, tree):
   """The shardings of a training state: the longest axis that divides, over 'fsdp'.
 
   Arrays that are small, or have no such axis, are replicated, and so is all where 'fsdp' is 1.

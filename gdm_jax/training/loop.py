@@ -118,7 +118,7 @@ def _advice(error, config, checkpoints):
     'no checkpoint had been saved' if latest is None else f'the last good one is step {latest:,}'
   )
   return (
-    f'{error}; {kept} and is kept. Try a lower --config.train.learning_rate '
+    f'{error}; {kept} and stays. Try a lower --config.train.learning_rate '
     f'({config.train.learning_rate}), a longer --config.train.ramp ({config.train.ramp:,}), '
     'or float32, in a new --workdir'
   )

@@ -1,4 +1,4 @@
-"""The figures that experiments print, and each experiment itself on a model made in a moment."""
+"""The experiments that have no paper figure of their own, and Fig. 1a, on models of a few steps."""
 
 import csv
 import json
@@ -48,8 +48,8 @@ def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
   monkeypatch.setattr(module, 'ORDERS', 2)
   start(module, monkeypatch, digits)
   file = digits / 'quality_against_evaluations' / 'results.csv'
-  found = rows(file)
-  cells = [(r['solver'], r['evaluations'], r['steps'], r['order']) for r in found]
+  measured = rows(file)
+  cells = [(r['solver'], r['evaluations'], r['steps'], r['order']) for r in measured]
   other = cells[1][-1]
   assert sorted(other.split('-')) == ['0', '1', '2', '3']
   first = '0-1-2-3'
@@ -57,17 +57,17 @@ def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
     *[('euler', n, n, order) for n in '45' for order in (first, other)],
     *[('reversible_heun', '5', '4', order) for order in (first, other)],
   ]
-  assert all(float(r['distance']) > 0 and r['metric'] == 'FD (pixels)' for r in found)
+  assert all(float(r['distance']) > 0 and r['metric'] == 'FD (pixels)' for r in measured)
   assert (digits / 'quality_against_evaluations' / 'figure.png').stat().st_size > 0
 
   # Rerun, it measures what is missing: a row that is taken away, the other ones as they are.
-  marked = [{**r, 'distance': '7'} for r in found]
+  marked = [{**r, 'distance': '7'} for r in measured]
   with file.open('w', newline='') as f:
-    writer = csv.DictWriter(f, found[0], lineterminator='\n')
+    writer = csv.DictWriter(f, measured[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(marked[:2] + marked[3:])
   start(module, monkeypatch, digits)
-  assert rows(file) == marked[:2] + marked[3:] + [found[2]]
+  assert rows(file) == marked[:2] + marked[3:] + [measured[2]]
 
 
 def test_allocation_compares_equal_and_measured_shares(digits, monkeypatch, capsys):

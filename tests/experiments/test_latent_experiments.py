@@ -1,7 +1,7 @@
 """The experiments on GDM-F's latents: their measures in closed form, each on a model of two steps.
 
-What holds of any model is asked of these: a band of nothing changes nothing, everything exchanged
-is the other image, and what is fixed whole does not vary.
+Checks properties that hold for any model: an empty band changes nothing, exchanging everything
+gives the other image, and a latent that is fixed entirely does not vary.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def frequency(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, frequency):
-  """Runs an experiment and gives its rows; run again, it measures nothing and says the same."""
+  """Runs an experiment twice, the second time without measuring; returns its rows and folder."""
 
   def run(module, *flags):
     name = module.__name__.split('.')[-1]
@@ -60,26 +60,26 @@ def run(monkeypatch, frequency):
   return run
 
 
-def column(found, name):
-  return np.array([float(row[name]) for row in found])
+def column(measured, name):
+  return np.array([float(row[name]) for row in measured])
 
 
 def test_exchanging_nothing_and_everything(run):
-  found, folder = run(image_mixing, CLASSIFIED, '--pairs=40', '--shown=2')
-  assert [row['band'] for row in found] == ['nothing', *BANDS, 'everything']
-  first, last = found[0], found[-1]
+  measured, folder = run(image_mixing, CLASSIFIED, '--pairs=40', '--shown=2')
+  assert [row['band'] for row in measured] == ['nothing', *BANDS, 'everything']
+  first, last = measured[0], measured[-1]
   assert float(first['changed']) == 0
   assert float(first['pixels']) < 1e-5
   # The classifier of a second mistakes some of the digits for one another.
   assert float(last['adopted']) == 1
   assert float(last['distance']) == pytest.approx(1, abs=1e-3)
-  assert column(found[1:-1], 'distance').min() > 0
+  assert column(measured[1:-1], 'distance').min() > 0
   check_report(folder, '40 pairs of digits, train', 'another class', 'Fig. 7')
 
 
 def test_only_distances_without_a_classifier(run):
-  found, _ = run(image_mixing, '--pairs=8', '--shown=1')
-  pixels = found[-6:]
+  measured, _ = run(image_mixing, '--pairs=8', '--shown=1')
+  pixels = measured[-6:]
   assert {row['features'] for row in pixels} == {'pixels'}
   assert {row[key] for row in pixels for key in ('changed', 'adopted')} == {''}
   # Pixels as features: the distances are of bytes, so known to half a level.
@@ -88,31 +88,31 @@ def test_only_distances_without_a_classifier(run):
 
 def test_fixing_and_keeping_the_lowest_components(run):
   flags = '--counts=0,10,64', '--fixed=6', '--variants=5', '--reconstructed=10', '--shown=2'
-  found, folder = run(band_semantics, CLASSIFIED, *flags)
-  assert [row['count'] for row in found] == ['0', '10', '64']
-  variance = column(found, 'variance')
+  measured, folder = run(band_semantics, CLASSIFIED, *flags)
+  assert [row['count'] for row in measured] == ['0', '10', '64']
+  variance = column(measured, 'variance')
   assert variance[0] > variance[1] > variance[2] == 0
-  assert column(found, 'agreement')[-1] == column(found, 'same')[-1] == 1
-  assert column(found, 'pixels')[-1] < 1e-5 < column(found, 'pixels')[1]
+  assert column(measured, 'agreement')[-1] == column(measured, 'same')[-1] == 1
+  assert column(measured, 'pixels')[-1] < 1e-5 < column(measured, 'pixels')[1]
   check_report(folder, 'Fig. 4', pictures=('figure', 'reconstruction'))
 
 
 def test_variations_keep_ever_more(run):
-  found, folder = run(image_variation, CLASSIFIED, '--images=6', '--variants=4')
-  assert [row['kept'] for row in found] == [' '.join(BANDS[:n]) for n in (1, 2, 3)]
-  assert (np.diff(column(found, 'distance')) < 0).all()
+  measured, folder = run(image_variation, CLASSIFIED, '--images=6', '--variants=4')
+  assert [row['kept'] for row in measured] == [' '.join(BANDS[:n]) for n in (1, 2, 3)]
+  assert (np.diff(column(measured, 'distance')) < 0).all()
   check_report(folder, 'Fig. 9', '6 images of digits')
 
 
 def test_interpolation_starts_at_the_image(run):
   flags = CLASSIFIED, '--pairs=6', '--config.edit.weights=0.0,0.5,1.0'
-  found, folder = run(latent_interpolation, *flags)
-  assert [(row['band'], row['weight']) for row in found] == [
+  measured, folder = run(latent_interpolation, *flags)
+  assert [(row['band'], row['weight']) for row in measured] == [
     (band, weight) for band in BANDS for weight in ('0.0', '0.5', '1.0')
   ]
-  starts = column(found, 'distance')[::3]
+  starts = column(measured, 'distance')[::3]
   np.testing.assert_array_equal(starts, 0)
-  assert column(found, 'distance')[2::3].min() > 0
+  assert column(measured, 'distance')[2::3].min() > 0
   check_report(folder, 'great circle', pictures=('figure', 'distance'))
 
 
@@ -123,11 +123,11 @@ def test_traversal_moves_one_element(run, capsys):
     '--config.edit.ranks=0,5',
     '--config.edit.strengths=-3.0,0.0,3.0',
   )
-  found, folder = run(latent_traversal, CLASSIFIED, *flags)
-  assert [(row['rank'], row['strength']) for row in found] == [
+  measured, folder = run(latent_traversal, CLASSIFIED, *flags)
+  assert [(row['rank'], row['strength']) for row in measured] == [
     (rank, strength) for rank in '05' for strength in ('-3.0', '0.0', '3.0')
   ]
-  ends, middle = [found[i] for i in (0, 2, 3, 5)], [found[1], found[4]]
+  ends, middle = [measured[i] for i in (0, 2, 3, 5)], [measured[1], measured[4]]
   assert column(ends, 'distance').min() > 0
   assert not column(middle, 'distance').any()
   assert column(ends, 'common').max() <= 1
@@ -165,9 +165,9 @@ def test_bands_are_decided_one_after_another(tmp_path_factory, monkeypatch, freq
   whole = whole.rename(whole.with_name('whole'))
   flags = f'--models={whole}', '--images=6', '--config.sampling.steps=16'
   start(generation_process, monkeypatch, 'digits_frequency', frequency, *flags)
-  found = rows(frequency, 'generation_process')
-  assert len(found) == 2 * 4 * 9
-  done = {(row['model'], row['band'], int(row['row'])): float(row['done']) for row in found}
+  measured = rows(frequency, 'generation_process')
+  assert len(measured) == 2 * 4 * 9
+  done = {(row['model'], row['band'], int(row['row'])): float(row['done']) for row in measured}
   for model in ('whole', 'run'):
     for band in BANDS:
       assert done[model, band, 16] == pytest.approx(1, abs=1e-5)
@@ -195,22 +195,22 @@ def test_spaces_are_trained_alike(tmp_path, monkeypatch):
   tiny = f'--config.train.duration={2 * runs.BATCH}', '--repeats=1', '--seeds=1'
   args = pixel_or_frequency_space, monkeypatch, 'digits_frequency', tmp_path, *tiny
   start(*args, trained=False)
-  found = rows(tmp_path, 'pixel_or_frequency_space')
-  assert [row['model'] for row in found] == ['pixel-0', 'frequency-0']
-  assert len({row['distance'] for row in found}) == 2
+  measured = rows(tmp_path, 'pixel_or_frequency_space')
+  assert [row['model'] for row in measured] == ['pixel-0', 'frequency-0']
+  assert len({row['distance'] for row in measured}) == 2
   folder = tmp_path / 'pixel_or_frequency_space'
   check_report(folder, 'in the paper that is pixel space', pictures=('figure', 'distance'))
   start(*args, trained=False)
-  assert rows(tmp_path, 'pixel_or_frequency_space') == found
+  assert rows(tmp_path, 'pixel_or_frequency_space') == measured
   assert len(runs.metrics(tmp_path / 'trained' / 'frequency-0')) == 2
   with pytest.raises(SystemExit):  # models that were trained otherwise are not taken for these
     start(*args, '--config.train.learning_rate=0.5', trained=False)
 
 
 def test_total_correlation_of_latents(run):
-  found, folder = run(total_correlation, '--images=300', '--ranks=20')
-  assert [row['of'] for row in found] == ['data', 'latents', 'noise']
-  excess = column(found, 'excess_deviations')
+  measured, folder = run(total_correlation, '--images=300', '--ranks=20')
+  assert [row['of'] for row in measured] == ['data', 'latents', 'noise']
+  excess = column(measured, 'excess_deviations')
   assert excess[0] > 100
   assert abs(excess[2]) < 3
   check_report(folder, '20 components of 300 images')
@@ -227,10 +227,10 @@ def test_total_correlation_is_that_of_gaussians():
 @pytest.mark.parametrize(('n', 'd'), [(30, 4), (60, 40)])
 def test_total_correlation_of_independent_components(n, d):
   rng = np.random.default_rng(0)
-  found = [total_correlation.total_correlation(rng.normal(size=(n, d))) for _ in range(4000)]
+  measured = [total_correlation.total_correlation(rng.normal(size=(n, d))) for _ in range(4000)]
   mean, deviation = total_correlation.if_independent(n, d)
-  assert np.mean(found) == pytest.approx(mean, abs=4 * deviation / 4000**0.5)
-  assert np.std(found) == pytest.approx(deviation, rel=0.05)
+  assert np.mean(measured) == pytest.approx(mean, abs=4 * deviation / 4000**0.5)
+  assert np.std(measured) == pytest.approx(deviation, rel=0.05)
 
 
 def test_marginals_of_noise_are_normal_and_others_are_not():
@@ -245,8 +245,8 @@ def test_marginals_of_noise_are_normal_and_others_are_not():
 
 
 def test_measures_in_closed_form():
-  seen = np.array([[[0.0, 0], [2, 0]], [[1, 1], [1, 5]]])
-  assert subject.variance(seen) == (2 + 8) / 2
+  features = np.array([[[0.0, 0], [2, 0]], [[1, 1], [1, 5]]])
+  assert subject.variance(features) == (2 + 8) / 2
   assert subject.agreement(np.array([[1, 1, 2, 1], [0, 3, 5, 7]])) == (6 / 12 + 0) / 2
   assert subject.distance(np.array([[3.0, 4], [0, 0]]), np.zeros((2, 2))) == 12.5**0.5
   assert subject.share(np.array([True, False, False, False])) == (0.25, (0.75 / 12) ** 0.5)
@@ -258,16 +258,16 @@ def test_measures_in_closed_form():
 def test_agreement_does_not_depend_on_the_number_of_variants():
   rng = np.random.default_rng(0)
   for variants in (4, 16):
-    found = subject.agreement(rng.integers(10, size=(4000, variants)))
-    assert found == pytest.approx(0.1, abs=0.005)
+    measured = subject.agreement(rng.integers(10, size=(4000, variants)))
+    assert measured == pytest.approx(0.1, abs=0.005)
 
 
 def test_common_motion_is_all_or_nothing():
   rng = np.random.default_rng(0)
   assert latent_traversal.common_share(np.ones((5, 3))) == pytest.approx(1)
   assert latent_traversal.common_share(np.zeros((5, 3))) == 0
-  own = [latent_traversal.common_share(rng.normal(size=(20, 50))) ** 2 for _ in range(500)]
-  assert np.mean(own) < 0.02  # without the correction 1 / 20
+  independent = [latent_traversal.common_share(rng.normal(size=(20, 50))) ** 2 for _ in range(500)]
+  assert np.mean(independent) < 0.02  # without the correction 1 / 20
   half = latent_traversal.common_share(np.ones(400) + rng.normal(size=(5000, 400)))
   assert half == pytest.approx(0.5**0.5, abs=0.01)
 
@@ -275,13 +275,13 @@ def test_common_motion_is_all_or_nothing():
 def test_bases_are_drawn_and_measured_once(tmp_path, monkeypatch):
   args = bases, monkeypatch, 'digits_frequency', tmp_path, '--shown=6', '--batch=2'
   start(*args, trained=False)
-  found = rows(tmp_path, 'bases')
-  assert [row['basis'] for row in found] == ['cosine', 'blur, reflect', 'blur, zero']
-  assert column(found, 'orthogonality_error').max() < 1e-6
-  assert column(found, 'share').min() > 0
-  np.testing.assert_allclose(column(found, 'flop'), 2 * 2 * 2 * 2 * 8**3, rtol=0.3)
+  measured = rows(tmp_path, 'bases')
+  assert [row['basis'] for row in measured] == ['cosine', 'blur, reflect', 'blur, zero']
+  assert column(measured, 'orthogonality_error').max() < 1e-6
+  assert column(measured, 'share').min() > 0
+  np.testing.assert_allclose(column(measured, 'flop'), 2 * 2 * 2 * 2 * 8**3, rtol=0.3)
   start(*args, trained=False)
-  assert rows(tmp_path, 'bases') == found
+  assert rows(tmp_path, 'bases') == measured
   check_report(tmp_path / 'bases', 'Fig. 12')
 
 

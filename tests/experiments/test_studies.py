@@ -6,10 +6,11 @@ import sys
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import group_count, grouping_strategies, order_sweep, time_intervals
+from experiments import group_count, grouping_strategies, order_sweep, paper, time_intervals
 from experiments.lib import command, report, study
 from gdm_jax import main
 from gdm_jax.evaluation.evaluator import KEYS, VALUES
@@ -41,14 +42,14 @@ def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatc
   start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
   assert walkers[0].func._cache_size() == 1
 
-  found = rows(blockwise, 'order_sweep')
+  measured = rows(blockwise, 'order_sweep')
   orders = ['-'.join(map(str, order)) for order in itertools.permutations(range(3))]
-  assert [(r['order'], r['seeds']) for r in found] == [
+  assert [(r['order'], r['seeds']) for r in measured] == [
     (order, seeds) for order in orders for seeds in ('0-29', '30-59')
   ]
-  assert set(found[0]) == {'model', *KEYS, *VALUES}
-  assert {r['metric'] for r in found} == {'FD (pixels)'}
-  assert len({r['distance'] for r in found}) == len(found)
+  assert set(measured[0]) == {'model', *KEYS, *VALUES}
+  assert {r['metric'] for r in measured} == {'FD (pixels)'}
+  assert len({r['distance'] for r in measured}) == len(measured)
   check_report(blockwise / 'order_sweep', 'Spearman', 'FD (pixels)', 'How to repeat it', orders[0])
   printed = capsys.readouterr().out
   assert 'rank correlation' in printed
@@ -61,7 +62,7 @@ def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatc
   assert main.main(argv) == 0
   with (blockwise / 'evaluation.csv').open(newline='') as f:
     (row,) = csv.DictReader(f)
-  (swept,) = (r for r in found if r['order'] == '2-0-1' and r['seeds'] == '30-59')
+  (swept,) = (r for r in measured if r['order'] == '2-0-1' and r['seeds'] == '30-59')
   for key in {*KEYS, *VALUES} - {'kernel', 'distance'}:
     assert row[key] == swept[key], key
   # Walked in other batches, so equal to float32's rounding.
@@ -111,9 +112,9 @@ def test_eight_devices_sweep_eight_orders_side_by_side(blockwise, monkeypatch):
   one = {(r['order'], r['seeds']): r for r in rows(blockwise, 'order_sweep')}
   file.unlink()
   runs.python(*argv, devices=8)
-  found = rows(blockwise, 'order_sweep')
-  assert len(found) == 6
-  for row in found:
+  measured = rows(blockwise, 'order_sweep')
+  assert len(measured) == 6
+  for row in measured:
     alone = one[row['order'], row['seeds']]
     np.testing.assert_allclose(float(row['distance']), float(alone['distance']), rtol=1e-3)
 
@@ -154,14 +155,14 @@ def test_strategies_are_compared_over_models_and_repeats(groupings, tmp_path, mo
   assert main.main(['', *arguments]) == 0
   flags = f'--models={groupings},{other}', '--repeats=2'
   start(grouping_strategies, monkeypatch, 'digits_groupings', tmp_path, *flags)
-  found = rows(tmp_path, 'grouping_strategies')
+  measured = rows(tmp_path, 'grouping_strategies')
   names = 'bottom_top', 'right_left', 'cdm', 'cdm_inv'
   expected = itertools.product(('run', 'second'), names, ('0-29', '30-59'))
-  assert sorted((r['model'], r['strategy'], r['seeds']) for r in found) == sorted(expected)
+  assert sorted((r['model'], r['strategy'], r['seeds']) for r in measured) == sorted(expected)
   check_report(tmp_path / 'grouping_strategies', '12.63', 'bottom_top', '2 trained models')
   out = capsys.readouterr().out
   best = min(
-    names, key=lambda n: np.mean([float(r['distance']) for r in found if r['strategy'] == n])
+    names, key=lambda n: np.mean([float(r['distance']) for r in measured if r['strategy'] == n])
   )
   assert f'From low to high FD (pixels): {best}, ' in out
   assert 'In the paper: bottom_top, right_left, cdm_inv, cdm.' in out
@@ -170,8 +171,8 @@ def test_strategies_are_compared_over_models_and_repeats(groupings, tmp_path, mo
 def test_more_groups_need_as_many_steps(tmp_path_factory, monkeypatch):
   workdir = trained(tmp_path_factory, 'digits_columns')
   start(group_count, monkeypatch, 'digits_columns', workdir, '--budgets=4,8', '--repeats=1')
-  found = [(r['strategy'], r['evaluations']) for r in rows(workdir, 'group_count')]
-  assert found == [
+  measured = [(r['strategy'], r['evaluations']) for r in rows(workdir, 'group_count')]
+  assert measured == [
     *[(f'k{k}', n) for k in (1, 2, 4) for n in ('4', '8')],
     ('k8', '8'),
   ]
@@ -186,13 +187,13 @@ def test_training_intervals_are_trained_once_and_crossed_with_those_of_generatio
   tiny = f'--config.train.duration={2 * runs.BATCH}', '--repeats=1', '--config.sampling.steps=12'
   args = time_intervals, monkeypatch, 'digits_frequency', tmp_path, *tiny
   start(*args, trained=False)
-  found = rows(tmp_path, 'time_intervals')
-  assert [(r['model'], r['cuts']) for r in found] == [
+  measured = rows(tmp_path, 'time_intervals')
+  assert [(r['model'], r['cuts']) for r in measured] == [
     (model, cuts)
     for model in ('0.1-0.2-0.5', '0.7-0.8-0.9')
     for cuts in ('0.1-0.8-0.9', '0.1-0.2-0.3')
   ]
-  assert len({r['distance'] for r in found}) == 4
+  assert len({r['distance'] for r in measured}) == 4
   check_report(tmp_path / 'time_intervals', '0.7-0.8-0.9', 'The lowest FD (pixels)')
   before = (tmp_path / 'time_intervals' / 'results.csv').read_bytes()
   trained = tmp_path / 'trained' / '0.7-0.8-0.9'
@@ -209,11 +210,49 @@ def test_intervals_of_another_number_of_groups_are_refused(tmp_path, monkeypatch
   assert 'the intervals are for four' in capsys.readouterr().err
 
 
+def test_table_2_has_all_numbers_and_its_best():
+  assert len(paper.TABLE_2) == 35
+  best = (0.6, 0.8, 0.9), (0.1, 0.2, 0.3)
+  assert min(paper.TABLE_2, key=paper.TABLE_2.get) == best
+  assert paper.TABLE_2[best] == 17.41
+  assert paper.TABLE_2[(0.1, 0.2, 0.5), (0.1, 0.8, 0.9)] == 25.39
+  assert paper.TABLE_2[(0.7, 0.8, 0.9), (0.1, 0.2, 0.5)] == 20.42
+
+
+def test_deviations_are_over_models_if_there_are_several():
+  rows = pd.DataFrame(
+    {
+      'model': ['a', 'a', 'b', 'b'],
+      'cuts': ['x', 'y', 'x', 'y'],
+      'distance': ['1', '3', '5', '7'],
+    }
+  )
+  assert study.mean_and_deviation(rows) == (4, pytest.approx(8**0.5))
+  assert study.mean_and_deviation(rows[:2]) == (2, pytest.approx(2**0.5))
+  assert study.mean_and_deviation(rows[:1]) == (1, 0)
+  assert list(study.statistics(rows, 'cuts')['text']) == ['3 ± 2.8', '5 ± 2.8']
+
+
+def test_a_row_serves_every_budget_with_its_steps():
+  rows = pd.DataFrame({'solver': ['heun', 'euler'], 'steps': ['4', '9']})
+  at_budgets = study.budgets_of(rows, [8, 9, 10])
+  assert list(zip(at_budgets['solver'], at_budgets['budget'], strict=True)) == [
+    ('heun', 8),
+    ('heun', 9),
+    ('euler', 9),
+  ]
+  cells = at_budgets.assign(text='1').set_index(['solver', 'budget'])['text']
+  assert report.pivot(cells, 'metric', [8, 9, 10], ' evaluations').to_dict('records') == [
+    {'metric': 'heun', '8 evaluations': '1', '9 evaluations': '1', '10 evaluations': ''},
+    {'metric': 'euler', '8 evaluations': '', '9 evaluations': '1', '10 evaluations': ''},
+  ]
+
+
 def test_text_escapes_and_aligns(tmp_path):
   table = [{'a': '<b>', 'long name': 1}, {'a': 'x', 'long name': 22}]
   assert report.to_text(table) == 'a    long name\n<b>  1\nx    22'
   file = tmp_path / 'report.html'
-  rows = [{'a': '1', 'b': '<'}, {'a': '1', 'b': '>'}]
+  rows = pd.DataFrame({'a': ['1', '1'], 'b': ['<', '>']})
   report.write_html(file, 'T & t\n\nabout', table, ['1 < 2'], [], rows, ConfigDict({'key': '<'}))
   page = file.read_text()
   for escaped in ('<td>&lt;b&gt;</td>', '<h1>T &amp; t</h1>', '<p>1 &lt; 2</p>', '&#34;&lt;&#34;'):

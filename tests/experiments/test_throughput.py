@@ -1,4 +1,4 @@
-"""The benchmark on a tiny model and beside stubs; the launch files against the command's flags."""
+"""The benchmark on a tiny model, with stubs as peers; the flags that the launch files use."""
 
 import json
 import re
@@ -141,16 +141,16 @@ def test_a_solver_that_chooses_its_steps_is_refused(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize('name', ['tpu_pod.sh', 'slurm.sh', 'jobset.yaml'])
-def test_launch_files_use_flags_that_there_are(name):
+def test_launch_files_use_existing_flags(name):
   """What follows `gdm_jax.main` in them, with values for their variables, is understood."""
   text = (LAUNCH / name).read_text()
   (after,) = re.findall(r'-m gdm_jax\.main(.*?)(?=\n *(?:ports:|>>)|\n*\Z)', text, re.DOTALL)
-  given = re.findall(r'--[\w.]+(?:=[^\s\\]+)?', after)
+  flags = re.findall(r'--[\w.]+(?:=[^\s\\]+)?', after)
   examples = re.findall(r'^# .*? (--config=\S+ --workdir=\S+)', text, re.MULTILINE)
-  given += [flag for line in examples for flag in line.split()]
-  given = [flag.replace('$JOB_COMPLETION_INDEX', '1') for flag in given]
-  given = [flag.replace('=configs/', f'={runs.ROOT}/configs/') for flag in given]
-  command = main.parse(['', *given])
+  flags += [flag for line in examples for flag in line.split()]
+  flags = [flag.replace('$JOB_COMPLETION_INDEX', '1') for flag in flags]
+  flags = [flag.replace('=configs/', f'={runs.ROOT}/configs/') for flag in flags]
+  command = main.parse(['', *flags])
   assert command.config.data.name == 'tfds:cifar10'
   assert (
     command.cluster
@@ -167,7 +167,7 @@ def test_launch_scripts_are_bash(name):
   subprocess.run(['bash', '-n', LAUNCH / name], check=True)
 
 
-def test_a_slice_is_started_once_with_the_arguments_as_they_are(tmp_path):
+def test_a_slice_is_started_once_with_the_arguments_unchanged(tmp_path):
   """With a gcloud that runs the command here, and a python that writes down its arguments."""
   (tmp_path / 'gdm_jax').mkdir()
   for name, text in [

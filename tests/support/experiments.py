@@ -36,7 +36,7 @@ def rows(workdir, name):
 
 
 class Open(html.parser.HTMLParser):
-  """Keeps account of the tags that are open."""
+  """Keeps track of the open tags."""
 
   def left(self, page):
     self.tags = []
@@ -57,8 +57,8 @@ def check_report(folder, *words, pictures=('figure',)):
   assert Open().left(page) == []
   assert not re.search(r'(src|href)="(?!data:)', page)
   assert 'http-equiv' not in page
-  shown = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-  for name, data in zip(pictures, shown, strict=True):
+  images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+  for name, data in zip(pictures, images, strict=True):
     file = folder / f'{name}.png'
     assert base64.b64decode(data) == file.read_bytes()
     assert min(Image.open(file).size) > 250, name

@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_that_is_asked_for_is_refused(workdir, capsys):
   assert main.main(['', *sampling(workdir, '--config.checkpoint.load=8')]) == 2
   error = capsys.readouterr().err
   assert 'checkpoint 8 is damaged (' in error
-  assert 'of the checkpoints [8] none is whole' in error
+  assert 'of the checkpoints [8] none is intact' in error
   assert not (workdir / 'samples').exists()
 
 
@@ -202,7 +202,7 @@ def test_where_all_are_damaged_nothing_is_done(workdir, capsys):
   for args in (arguments(workdir), sampling(workdir)):
     assert main.main(['', *args]) == 2
     error = capsys.readouterr().err
-    assert f'--workdir={workdir}: of the checkpoints [2, 4, 6, 8, 10, 12] none is whole' in error
+    assert f'--workdir={workdir}: of the checkpoints [2, 4, 6, 8, 10, 12] none is intact' in error
     assert 'Traceback' not in error
   assert sorted(workdir.rglob('*')) == before
 
@@ -293,7 +293,7 @@ def test_a_second_run_in_a_workdir_is_refused(tmp_path):
     finally:
       process.kill()
   with lock.exclusive(workdir):  # it went with the process
-    assert f'process {os.getpid()} on ' in (workdir / '.lock').read_text()
+    assert f'process {os.getpid()} on ' in (workdir / lock.HOLDER).read_text()
 
 
 def test_a_run_that_is_killed_three_times_ends_like_an_unbroken_one(tmp_path):

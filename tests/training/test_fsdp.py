@@ -66,7 +66,7 @@ def test_divided_parameters_train_alike_and_move_both_ways(whole, tmp_path):
   losses = [[row['loss'] for row in runs.metrics(w)] for w in (workdir, whole)]
   assert len(losses[0]) == 8
   np.testing.assert_allclose(*losses, rtol=1e-5)
-  assert json.loads((workdir / 'config.json').read_text())['train']['fsdp'] == 2
+  assert json.loads((workdir / 'config.json').read_text())['machine']['fsdp'] == 2
 
 
 def test_a_number_that_does_not_divide_the_devices_is_refused(tmp_path, capsys):
