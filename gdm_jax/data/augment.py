@@ -22,6 +22,7 @@ LABELS = (
 )
 
 OCTAVES = 0.2  # log2 of the scale, and of the stretch, for one standard deviation
+FRAME_TURNED = 0.5  # probability that a stretch is not along the x axis
 SHIFT = 1 / 8  # of a side, for one standard deviation
 MOMENTS = 6  # of the filter: those of sym6
 RADIUS = 10  # taps of the filter on either side; further ones are below 2e-5 of the middle one
@@ -47,6 +48,8 @@ def augment(
   x_flip, y_flip = x_coin & (probability > 0), y_coin & flips
   scale, stretch = jnp.where(scales, normals[0], 0), jnp.where(stretches, normals[1], 0)
   angle = jnp.where(turns, angle, 0)
+  turned = jax.random.bernoulli(jax.random.fold_in(keys[3], 0), FRAME_TURNED, (batch,))
+  direction = jnp.where(turned, direction, 0)
   shift = jnp.where(shifts, normals[2:], 0)
   # As in EDM, (stretch, direction) and (-stretch, direction + pi) share labels, not transforms.
   along = stretch * jnp.stack([jnp.cos(direction), jnp.sin(direction)])
@@ -66,8 +69,11 @@ def _per_image(flag):
 
 @jax.default_matmul_precision('highest')
 def _source(scale, angle, stretch, direction, offset):
-  """The inverse of: scale, turn counterclockwise, stretch along `direction`, then move."""
-  frame, growth = _rotation(direction), 2 ** (OCTAVES * stretch)
+  """The inverse of: scale, turn counterclockwise, stretch, then move (`G_inv` in EDM's code).
+
+  The stretch is along `direction`, counterclockwise from the x axis, y being down.
+  """
+  frame, growth = _rotation(-direction), 2 ** (OCTAVES * stretch)
   narrow = frame * jnp.stack([1 / growth, growth], -1)[:, None] @ frame.mT
   linear = 2 ** (-OCTAVES * scale)[:, None, None] * _rotation(angle) @ narrow
   return jnp.concatenate([linear, -linear @ offset[:, :, None]], axis=-1)

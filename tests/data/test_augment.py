@@ -10,6 +10,7 @@ import pytest
 from configs import default, digits_frequency
 from gdm_jax import build, main
 from gdm_jax.config import MODEL, RUN
+from gdm_jax.data import augment as module_of_augment
 from gdm_jax.data.augment import LABELS, augment, warp
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import step as training_step
@@ -133,12 +134,49 @@ def test_labels_describe_the_transform():
     across, down, scale, cos, sin, *along, to_x, to_y = label.astype(np.float64)
     errors = []
     for sign in (1, -1):  # which the labels leave open
-      frame, growth = turn(np.arctan2(*along[::-1])), 2 ** (0.2 * sign * np.hypot(*along))
+      frame, growth = turn(-np.arctan2(*along[::-1])), 2 ** (0.2 * sign * np.hypot(*along))
       linear = frame @ np.diag([growth, 1 / growth]) @ frame.T @ turn(-np.arctan2(sin, cos + 1))
       linear = 2 ** (0.2 * scale) * linear @ np.diag([1 - 2 * across, 1 - 2 * down])
       wanted = gaussian(linear @ mean + [8 * to_x, 8 * to_y], linear @ covariance @ linear.T)[0]
       errors.append(np.max(wanted * np.abs(wanted - image)))  # mirrored ones are elsewhere
     assert min(errors) < 0.01
+
+
+def edm_inverse(scale, angle, stretch, direction, shift_x, shift_y, width, height):
+  """EDM's `G_inv`, as its code multiplies it, in float64 (Karras et al. 2022, Appendix F.2)."""
+
+  def rotate(t):
+    return np.array([[np.cos(t), np.sin(-t), 0], [np.sin(t), np.cos(t), 0], [0, 0, 1]])
+
+  s, a = 2 ** (0.2 * scale), 2 ** (0.2 * stretch)
+  inverse = np.diag([1 / s, 1 / s, 1]) @ rotate(angle)  # rotate2d_inv(-w)
+  inverse = inverse @ rotate(-direction) @ np.diag([1 / a, a, 1]) @ rotate(direction)
+  move = np.eye(3)
+  move[:2, 2] = -shift_x * width * 0.125, -shift_y * height * 0.125
+  return (inverse @ move)[:2]
+
+
+def test_transforms_are_those_of_edm():
+  x = np.zeros((256, 24, 32, 1), np.float32)
+  drawn = {}
+
+  def keep(x, source):
+    drawn['source'] = source
+    return x
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(module_of_augment, 'warp', keep)
+    _, labels = module_of_augment.augment(KEY, x, 0.7)
+  for source, label in zip(drawn['source'], np.asarray(labels, np.float64), strict=True):
+    _, _, scale, cos, sin, *along, to_x, to_y = label
+    angle = np.arctan2(sin, cos + 1)
+    direction, stretch = np.arctan2(*along[::-1]), np.hypot(*along)
+    errors = [
+      # (stretch, direction) and (-stretch, direction + pi) share labels.
+      np.abs(edm_inverse(scale, angle, w, r, to_x, to_y, 32, 24) - source).max()
+      for w, r in ((stretch, direction), (-stretch, direction + np.pi))
+    ]
+    assert min(errors) < 3e-6 * np.abs(source).max()
 
 
 def test_frequencies_and_variances():
@@ -160,7 +198,11 @@ def test_frequencies_and_variances():
     assert abs(normal.var() - 1) < 4 * np.sqrt(2 / n)
   stretch = labels[along, 5:7]
   np.testing.assert_allclose((stretch**2).sum(1).mean(), 1, atol=4 * np.sqrt(2 / len(stretch)))
-  np.testing.assert_allclose((stretch**2).mean(0), 0.5, atol=0.2)  # every direction alike
+  axis = stretch[:, 1] == 0  # EDM turns the frame of half of the stretches
+  assert abs(axis.mean() - 1 / 2) < 4 / np.sqrt(4 * len(axis))
+  turned = stretch[~axis]
+  quadrants = np.histogram(np.arctan2(*turned.T), 4, (-np.pi, np.pi))[0] / len(turned)
+  np.testing.assert_allclose(quadrants, 1 / 4, atol=4 * np.sqrt(3 / 16 / len(turned)))
   cos, sin = labels[angle, 3] + 1, labels[angle, 4]
   np.testing.assert_allclose(cos**2 + sin**2, 1, atol=1e-5)
   quadrants = np.histogram(np.arctan2(sin, cos), 4, (-np.pi, np.pi))[0] / len(cos)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gdm_jax.data import base, folder, pipeline, sources, units
+from gdm_jax.data import base, folder, pictures, pipeline, sources, units
 from gdm_jax.runtime.errors import DataError
 from tests.support.pictures import flat, truncate, write
 
@@ -187,8 +187,8 @@ def test_missing_and_empty_folders(tmp_path):
     f'{tmp_path}/good,{tmp_path}/none': rf"there is no folder '{tmp_path}/none'",
     f'{tmp_path}/good/000.png': 'there is no folder',
     '': "there is no folder ''",
-    f'{tmp_path}/empty': rf"data\.name='folder:.*no pictures .* in {tmp_path}/empty",
-    f'{tmp_path}/good,{tmp_path}/empty': rf'no pictures .* in {tmp_path}/empty',
+    f'{tmp_path}/empty': rf"data\.name='folder:.*no pictures in {tmp_path}/empty, only 1 other",
+    f'{tmp_path}/good,{tmp_path}/empty': rf'no pictures in {tmp_path}/empty',
   }
   for where, message in cases.items():
     with pytest.raises(DataError, match=message):
@@ -213,20 +213,87 @@ def test_files_that_are_no_pictures_are_counted(tmp_path, memory_bytes, monkeypa
     message = str(error.value)
     first = min(7, broken)
     assert message.startswith(f"data.name='folder:{tmp_path}': cannot read {tmp_path}/{first:03}")
-    assert message.endswith(f' (no picture){rest}')
+    hint = '; --config.data.skip_broken=True leaves them out'
+    assert message.endswith(f' (no picture){rest}{hint}')
 
 
 def test_truncated_pictures_are_found_when_they_are_decoded(tmp_path):
   numbered(tmp_path, 20)
   truncate(tmp_path / '011.png')
   truncate(tmp_path / '012.png')
-  with pytest.raises(DataError, match=r'cannot read .*/011\.png .*; nor 1 other of 20$'):
+  with pytest.raises(DataError, match=r'cannot read .*/011\.png .*; nor 1 other of 20;'):
     load(tmp_path)
   lazy = load(tmp_path, memory_bytes=0)
   order = np.random.default_rng(0).permutation(20)
   assert lazy[np.flatnonzero(order < 11)]['x'].shape == (11, 8, 8, 1)
   with pytest.raises(DataError, match=rf'cannot read {tmp_path}/012\.png .*truncated'):
     lazy[np.flatnonzero(order >= 12)]
+
+
+@pytest.mark.parametrize('memory_bytes', [0, 2**30])
+def test_broken_pictures_are_listed_and_left_out(tmp_path, memory_bytes, capsys):
+  numbered(tmp_path, 20)
+  truncate(tmp_path / '011.png')
+  (tmp_path / '012.png').write_text('text')
+  source = load(tmp_path, memory_bytes=memory_bytes, skip_broken=True)
+  assert sorted(values(source)) == [i for i in range(20) if i not in (11, 12)]
+  listed = capsys.readouterr().err
+  assert f'cannot read {tmp_path}/011.png' in listed
+  assert f'cannot read {tmp_path}/012.png (no picture)' in listed
+  (tmp_path / 'all').mkdir()
+  (tmp_path / 'all' / 'a.png').write_text('text')
+  with pytest.raises(DataError, match='none of 1 pictures can be read'):
+    load(tmp_path / 'all', memory_bytes=memory_bytes, skip_broken=True)
+
+
+def test_classes_that_are_numbers_sort_as_numbers(tmp_path):
+  for number in (0, 1, 2, 10):
+    write(tmp_path / str(number) / '0.png', flat(number))
+  source = load(tmp_path)
+  order = np.argsort(source.label)
+  np.testing.assert_array_equal(values(source)[order], [0, 1, 2, 10])
+
+
+def test_one_class_is_none(tmp_path):
+  numbered(tmp_path / 'all', 3)
+  assert load(tmp_path).num_classes == 0
+
+
+def test_folders_named_as_pictures_and_links_in_a_circle(tmp_path):
+  write(tmp_path / 'a.png' / 'b.jpg' / '0.png', flat(3))
+  (tmp_path / 'a.png' / 'up').symlink_to(tmp_path)
+  (tmp_path / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+  assert len(load(tmp_path)) == 1
+
+
+def test_a_picture_is_what_can_be_opened(tmp_path, capsys):
+  numbered(tmp_path, 2)
+  (tmp_path / '001.png').rename(tmp_path / 'no_suffix')
+  (tmp_path / 'Thumbs.db').write_bytes(b'other')
+  assert len(load(tmp_path)) == 2
+  said = capsys.readouterr().err
+  assert f'{tmp_path}: 1 files that are no pictures were passed over' in said
+
+
+def test_paths_with_commas(tmp_path):
+  numbered(tmp_path / 'a,b', 2)
+  numbered(tmp_path / 'c', 3)
+  assert len(load(tmp_path / 'a,b')) == 2
+  source = load(f'{tmp_path}/a,b,{tmp_path}/c')
+  assert (len(source), source.num_classes) == (5, 2)
+
+
+@pytest.mark.parametrize(
+  ('names', 'expected'),
+  [
+    (['10', '2', '1'], ['1', '2', '10']),
+    (['a10', 'a2', 'b1'], ['a2', 'a10', 'b1']),
+    (['02', '2', '1'], ['1', '02', '2']),
+    (['B', 'a', '1'], ['1', 'B', 'a']),
+  ],
+)
+def test_numbers_in_names_sort_as_numbers(names, expected):
+  assert sorted(names, key=pictures.natural) == expected
 
 
 def test_only_headers_are_read_of_what_does_not_fit_in_memory(tmp_path, monkeypatch):

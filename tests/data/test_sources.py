@@ -115,6 +115,34 @@ def test_tfds_without_labels(tmp_path):
   np.testing.assert_array_equal(source.label, np.zeros(48))
 
 
+SHARD = 'cifar10-train.array_record-00000-of-00001'
+
+
+@pytest.mark.parametrize('memory_bytes', [0, 2**30])
+@pytest.mark.parametrize(
+  ('file', 'size', 'problem'),
+  [
+    (SHARD, None, f'{SHARD} is missing'),
+    (SHARD, 0, f'{SHARD} is damaged'),
+    (SHARD, 65536, f'{SHARD} is damaged'),
+    (SHARD, 131062, f'{SHARD} is damaged'),
+    ('dataset_info.json', None, 'what describes it in'),
+    ('dataset_info.json', 100, 'what describes it in'),
+    ('features.json', 100, 'what describes it in'),
+  ],
+)
+def test_tfds_files_that_are_missing_or_cut_short(file, size, problem, memory_bytes, tmp_path):
+  shutil.copytree(TFDS_DIR, tmp_path, dirs_exist_ok=True)
+  path = tmp_path / 'cifar10' / '3.0.2' / file
+  if size is None:
+    path.unlink()
+  else:
+    path.write_bytes(path.read_bytes()[:size])
+  with pytest.raises(DataError, match=r"data\.name='tfds:cifar10': ") as caught:
+    cifar(data_dir=tmp_path, memory_bytes=memory_bytes)
+  assert problem in str(caught.value)
+
+
 class Records:
   """Prepared records: example i is `image(i)`, labelled i."""
 
@@ -127,14 +155,16 @@ class Records:
 
 def test_decoding_fills_memory_in_order_over_several_chunks():
   records = Records(lambda i: np.full((1, 2, 1), i % 251, np.uint8))
-  batch = tfds.read('numbers', records, (1, 2, 1), True, np.arange(3000), True)
+  batch = tfds.read(
+    'numbers', records, (1, 2, 1), True, [], np.array([3000]), np.arange(3000), True
+  )
   np.testing.assert_array_equal(batch['label'], np.arange(3000))
   np.testing.assert_array_equal(batch['x'][:, 0, 1, 0], np.arange(3000) % 251)
 
 
 def test_an_image_of_another_shape_is_refused():
   records = Records(lambda i: np.zeros((4 + (i == 2), 4, 1), np.uint8))
-  read = functools.partial(tfds.read, 'faces', records, (4, 4, 1), False)
+  read = functools.partial(tfds.read, 'faces', records, (4, 4, 1), False, [], np.array([3]))
   assert read(np.array([0, 1]), False)['x'].shape == (2, 4, 4, 1)
   with pytest.raises(DataError, match=r'faces has \(5, 4, 1\)'):
     read(np.array([0, 2]), False)
@@ -145,7 +175,7 @@ def test_an_image_of_another_shape_is_refused():
   [
     (
       ('digit', 'train', (8, 8, 1)),
-      r"data\.name='digit'.*digits, mixture, npz:FILE, folder:PATH, tfds:NAME",
+      r"data\.name='digit'.*signals, volumes, idx:FOLDER, npz:FILE, folder:PATH, tfds:NAME",
     ),
     (('digits', 'test', (8, 8, 1)), r"data\.split='test'.*has only train"),
     (('mixture', 'test', (2, 1)), r"data\.split='test'.*has only train"),
@@ -234,37 +264,6 @@ print('tensorflow' in sys.modules)
     'huggingface:mnist True',
     'False',
   ]
-
-
-def test_npz_of_ones_own(tmp_path):
-  file = tmp_path / 'mine.npz'
-  x = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
-  np.savez(file, x=x, label=np.array([0, 1, 2, 1, 0]))
-  source = sources.load(f'npz:{file}', 'train', (4, 6, 3))
-  assert (len(source), source.num_classes) == (5, 3)
-  np.testing.assert_array_equal(source[np.array([3, 1])]['x'], x[[3, 1]])
-  np.savez(file, x=x / 255)
-  assert sources.load(f'npz:{file}', 'train', (4, 6, 3))[np.arange(2)]['x'].dtype == np.float32
-
-
-@pytest.mark.parametrize(
-  ('arrays', 'message'),
-  [
-    ({'y': np.zeros((3, 4, 1))}, "needs an array 'x'"),
-    ({'x': np.zeros((3, 4))}, "needs an array 'x'"),
-    ({'x': np.zeros((3, 4, 1)), 'label': np.zeros(2)}, "'label' has shape"),
-    ({'x': np.zeros((3, 4, 1))}, 'data.shape'),
-    (None, 'is no readable npz file'),
-  ],
-)
-def test_npz_errors(arrays, message, tmp_path):
-  file = tmp_path / 'mine.npz'
-  if arrays is None:
-    file.write_text('not an archive')
-  else:
-    np.savez(file, **arrays)
-  with pytest.raises(DataError, match=message):
-    sources.load(f'npz:{file}', 'train', (5, 1))
 
 
 def test_slices_of_embedded_data():
