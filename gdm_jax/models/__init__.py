@@ -7,7 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gdm_jax.models.ddpmpp import DDPMPP
+from gdm_jax.models.group_causal import GroupCausal
 from gdm_jax.models.mlp import MLP
+from gdm_jax.models.tokens import Tokens
 from gdm_jax.typing import AnyArray
 
 
@@ -17,7 +19,8 @@ class Network(Protocol):
 
   `build.system` makes it from the common attributes below and the options of its section in the
   config, `config.model.NAME`, which are its other attributes by name. A network with an attribute
-  `remat` or `convolution` is given `config.machine.remat` and the machine's convolutions.
+  `remat` or `convolution` is given `config.machine.remat` and the machine's convolutions, one with
+  `elements` or `mix` what is known of the data's elements and the path (`GroupCausal`).
 
   A grid, a width or a label that the network cannot have raises ValueError in `__call__`; the
   command then names the config key. The output must be float32 or wider.
@@ -49,5 +52,26 @@ class Network(Protocol):
     """
 
 
-NETWORKS: dict[str, Callable[..., Network]] = {'ddpmpp': DDPMPP, 'mlp': MLP}
+@runtime_checkable
+class GroupwiseNetwork(Network, Protocol):
+  """A network whose prediction of a group is a conditional: it depends on the known groups, which
+  it can keep as context, and on that group (`GroupCausal` documents the methods)."""
+
+  tokens: Tokens
+
+  def conditionals(self, *args: Any, **kwargs: Any) -> Array:
+    """The predictions of all groups in one pass, each with its own level and context."""
+
+  def encode(self, *args: Any, **kwargs: Any) -> Any:
+    """What later groups need to know of tokens that are clean."""
+
+  def denoise(self, *args: Any, **kwargs: Any) -> Array:
+    """The prediction of the tokens that are under way, given what `encode` keeps of others."""
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+  'ddpmpp': DDPMPP,
+  'group_causal': GroupCausal,
+  'mlp': MLP,
+}
 """By the name in `config.model.name`, which is also that of their section in `config.model`."""

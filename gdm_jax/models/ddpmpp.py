@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from gdm_jax.models.layers import (
   at_least_float32,
@@ -297,12 +298,24 @@ def params_from_reference(weights: Mapping[str, ArrayLike]) -> dict:
     module, _, kind = name.removeprefix('model.').rpartition('.')
     if not _MODULES.fullmatch(module) or kind not in ('weight', 'bias'):
       raise ValueError(f"{name!r} is not a parameter of EDM's DDPM++ network")
-    leaf, value = _to_flax(module, kind, np.asarray(value))
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    leaf, value = _to_flax(module, kind, value)
     node = params
     for key in re.sub(r'^(enc|dec)\.', r'\1_', module).split('.'):
       node = node.setdefault(key, {})
     node[leaf] = value
   return params
+
+
+def params_to_reference(params: Mapping) -> dict[str, Array | np.ndarray]:
+  """The inverse of `params_from_reference`, which makes no prefix and no buffers."""
+  weights = {}
+  for path, value in flatten_dict(params).items():
+    *module, leaf = re.sub(r'^(enc|dec)_', r'\1.', '.'.join(path)).split('.')
+    module = '.'.join(module)
+    kind = 'bias' if leaf == 'bias' else 'weight'
+    weights[f'{module}.{kind}'] = _to_reference(module, value)
+  return weights
 
 
 def _to_flax(module, kind, value):
@@ -316,3 +329,13 @@ def _to_flax(module, kind, value):
   if value.shape[2:] == (1, 1):
     value = value[:, :, 0, 0]
   return 'kernel', value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
+
+
+def _to_reference(module, value):
+  if value.ndim > 1:
+    value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
+  if module.endswith('.qkv'):
+    value = value.reshape(3, -1, *value.shape[1:]).swapaxes(0, 1).reshape(value.shape)
+  if value.ndim == 2 and module.endswith(('.qkv', '.proj', '.skip')):
+    value = value[:, :, None, None]
+  return value

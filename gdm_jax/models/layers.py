@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gdm_jax.typing import AnyArray
+from gdm_jax.typing import AnyArray, Size
 
 
 def dense(features: int, dtype: DTypeLike, gain: float = 1.0, **options) -> nn.Dense:
@@ -42,7 +42,7 @@ def positional_embedding(
 
 
 def label_or_zeros(
-  name: str, label: Float[AnyArray, 'b width'] | None, batch: int, width: int
+  name: str, label: Float[AnyArray, 'b width'] | None, batch: Size, width: int
 ) -> Float[AnyArray, 'b width']:
   """The label after a check of its shape; zeros if it is None."""
   if label is None:
