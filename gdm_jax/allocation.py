@@ -63,6 +63,25 @@ def _even_errors(constants, steps, order):
   return counts
 
 
+def cuts_by_loss(losses: Sequence[float]) -> tuple[float, ...]:
+  """The cuts for training (`schedule.sequential`) that give every group its share of the loss.
+
+  losses: of each group in the order of generation, the squared error || r ||^2 of Eq. 8 integrated
+    over its interval, summed over its elements (`conditionals.loss`), of a model trained briefly.
+
+  Training draws times uniformly, so an interval's length is the share of the examples that train
+  its group. What an element's prediction has still to learn from n examples of noisy targets falls
+  as their variance, which is the loss of the best prediction, over n: lengths in proportion to the
+  losses even that out. Lengths are weights of the loss as well, so the proposal is a start for a
+  comparison and no optimum. Raises ValueError for a loss that is not positive and finite.
+  """
+  shares = np.asarray(losses, float)
+  if not np.all((shares > 0) & np.isfinite(shares)):
+    raise ValueError(f'losses {tuple(map(float, losses))} must be positive and finite')
+  # The first boundary ends the interval of the group generated last.
+  return tuple((np.cumsum(shares[::-1])[:-1] / shares.sum()).tolist())
+
+
 def intervals(table: Table, rows: int = 0) -> Float[np.ndarray, 'intervals longest k']:
   """A concrete table cut at the rows where other groups begin to move: one table per interval.
 
@@ -120,19 +139,22 @@ def interval_measure(
   batches: Sequence[Data],
   solver: str | Solver = 'euler',
   reference_steps: int = 128,
+  rho: float = 1.0,
 ) -> Callable[[Sequence[int]], Float[np.ndarray, ' intervals']]:
   """measure(counts) for `allocate`: `interval_errors` over a few batches of latents.
+
+  rho: of the tables that are measured (`schedule.table`).
 
   The intervals begin and end where RK4 arrives with an equal share of `reference_steps` each. Make
   predict a `jax.tree_util.Partial` of its parameters, or they are compiled in as constants.
   """
 
   def tables(steps, rows=0):
-    return intervals(process.table(generation, steps), rows)
+    return intervals(process.table(generation, steps, rho), rows)
 
   predict = predict if isinstance(predict, Partial) else Partial(predict)
   walk, compare = jax.jit(waypoints), jax.jit(interval_errors, static_argnames='solver')
-  count = len(tables(max(reference_steps, process.grouping.num_groups)))
+  count = len(tables(max(reference_steps, 2 * process.grouping.num_groups)))
   exact = tables([-(-reference_steps // count)] * count)
   points = [walk(predict, process, exact, z) for z in batches]
 

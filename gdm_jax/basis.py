@@ -88,22 +88,24 @@ def _rank(keys):
   return ranks.reshape(keys.shape)
 
 
-def blur(shape: Sequence[int], sigma: float, boundary: str = 'reflect') -> Basis:
+def blur(shape: Sequence[int], sigma: float = 0.4, boundary: str = 'zero') -> Basis:
   """The eigenvectors of the separable Gaussian blur W = U D U^T (Appendix A.4).
 
   Coefficients are ranked by descending eigenvalue product, i.e. by how well they survive the
   blur; equal products, such as (i, j) and (j, i), keep the raster order.
 
   boundary: what the blur sees outside the grid.
-    'reflect' (default): the grid mirrored about its edge. The modes are the cosines, with a true
-      DC, whatever sigma is; only the ranking depends on it. The default since a flat image is
-      then one coefficient and images have no artificial jump at their border.
-    'zero': zeros. W is Toeplitz, its modes are near sines and the lowest is a half sine, as when
-      one writes the blur as a plain matrix.
+    'zero' (default): zeros, as in the paper's reference (Lee et al. 2022). W is Toeplitz, its modes
+      are near sines, and the lowest is a half sine.
+    'reflect': the grid mirrored about its edge. The modes are the cosines, with a true DC, whatever
+      sigma is; only the ranking depends on it. A flat image is then one coefficient, and images
+      have no artificial jump at their border.
 
-  sigma: the standard deviation, in grid steps. Raises ValueError if it is not positive, for an
-  unknown boundary, and for a sigma with which the zero boundary's smallest eigenvalues are below
-  float64's resolution, so that its modes are not determined.
+  sigma: the standard deviation, in grid steps; 0.4 is the reference's.
+
+  Raises ValueError if sigma is not positive, for an unknown boundary, and for a sigma with which
+  the zero boundary's smallest eigenvalues are below float64's resolution, so that its modes are not
+  determined.
   """
   if not sigma > 0:
     raise ValueError(f'blur: sigma = {sigma} must be positive')

@@ -1,7 +1,8 @@
-"""Groupings: the partition {S_j} of a grid's positions (Section 3.1) and the paper's strategies.
+"""Groupings: the partition {S_j} of the data's elements (Section 3.1) and the paper's strategies.
 
-A group is a set of positions that share a signal level; channels always share a group. Which
-group comes first is not decided here but by the order of a `schedule`.
+A group is a set of elements that share a signal level: positions of the grid with all their
+channels, or single channels of positions. Which group comes first is not decided here but by the
+order of a `schedule`.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from gdm_jax.basis import Basis
 from gdm_jax.typing import AnyArray
@@ -18,15 +19,25 @@ from gdm_jax.typing import AnyArray
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-  """A partition of the grid: `labels[i]` = j if position i is in S_j, j = 0..num_groups-1."""
+  """A partition of the grid: `labels[i]` = j if position i is in S_j, j = 0..num_groups-1.
 
-  labels: Int[AnyArray, '*grid']
+  by_channel: whether the last axis of `labels` is the channels, which may then be in different
+    groups; otherwise the channels of a position share its group.
+  """
+
+  labels: Int[AnyArray, '*grid'] | Int[AnyArray, '*grid c']
   num_groups: int = dataclasses.field(metadata={'static': True})
+  by_channel: bool = dataclasses.field(default=False, metadata={'static': True})
 
   @property
   def shape(self) -> tuple[int, ...]:
     """The grid."""
-    return self.labels.shape
+    return self.labels.shape[:-1] if self.by_channel else self.labels.shape
+
+  @property
+  def of_elements(self) -> Int[AnyArray, '*grid c']:
+    """The labels with an axis for channels, of length 1 if these share their group."""
+    return self.labels if self.by_channel else self.labels[..., None]
 
 
 def whole(shape: Sequence[int]) -> Grouping:
@@ -88,10 +99,41 @@ def cascade(shape: Sequence[int], k: int = 2) -> Grouping:
   return Grouping(labels, k)
 
 
-def elements(shape: Sequence[int]) -> Grouping:
-  """Every position its own group, k = d, in raster order: autoregression (Appendix C.1)."""
-  d = int(np.prod(shape))
-  return Grouping(np.arange(d, dtype=np.int32).reshape(shape), d)
+def elements(shape: Sequence[int], channels: int = 0) -> Grouping:
+  """Every position its own group, k = d, in raster order: autoregression (Appendix C.1).
+
+  channels: if given, also every channel of a position, the channels of one after another.
+  """
+  by_channel = channels > 0
+  full = (*shape, channels) if by_channel else tuple(shape)
+  d = int(np.prod(full))
+  return Grouping(np.arange(d, dtype=np.int32).reshape(full), d, by_channel)
+
+
+def channels(shape: Sequence[int], k: int) -> Grouping:
+  """Every one of k channels its own group: all positions of the first channel, of the second, ...
+
+  Raises ValueError for fewer than two channels, of which there is only one group.
+  """
+  if k < 2:
+    raise ValueError(f'channels: {k} of them are no groups; there must be 2 or more, or use whole')
+  return Grouping(np.broadcast_to(np.arange(k, dtype=np.int32), (*shape, k)), k, by_channel=True)
+
+
+def from_labels(labels: Shaped[np.ndarray, '...'], shape: Sequence[int], channels: int) -> Grouping:
+  """A partition of your own: the group of every position, or of every channel of every position.
+
+  Raises ValueError for another shape than the grid's, with or without channels, and for numbers
+  that are not 0..k-1 without a gap.
+  """
+  labels, grid = np.asarray(labels), tuple(shape)
+  if labels.shape not in (grid, (*grid, channels)):
+    raise ValueError(f'labels of shape {labels.shape}: must be {grid} or {(*grid, channels)}')
+  found = np.unique(labels)
+  if found.dtype.kind not in 'iu' or not np.array_equal(found, np.arange(len(found))):
+    numbers = ', '.join(map(str, found[:8])) + ', ...' * (len(found) > 8)
+    raise ValueError(f'labels {numbers}: must be the numbers 0 to k-1, each of them')
+  return Grouping(labels.astype(np.int32), len(found), labels.shape != grid)
 
 
 def bands(basis: Basis, edges: Sequence[int]) -> Grouping:
@@ -118,10 +160,14 @@ def refine(*groupings: Grouping) -> tuple[Grouping, Int[np.ndarray, 'm k']]:
   shapes = {g.shape for g in groupings}
   if len(shapes) != 1:
     raise ValueError(f'refine: groupings of different grids {sorted(shapes)}')
-  stacked = np.stack([np.asarray(g.labels).ravel() for g in groupings])
-  indices, labels = np.unique(stacked, axis=1, return_inverse=True)
-  labels = labels.reshape(groupings[0].shape).astype(np.int32)
-  return Grouping(labels, indices.shape[1]), indices.astype(np.int32)
+  if by_channel := any(g.by_channel for g in groupings):
+    labels = np.broadcast_arrays(*(np.asarray(g.of_elements) for g in groupings))
+  else:
+    labels = [np.asarray(g.labels) for g in groupings]
+  stacked = np.stack([each.ravel() for each in labels])
+  indices, refined = np.unique(stacked, axis=1, return_inverse=True)
+  refined = refined.reshape(labels[0].shape).astype(np.int32)
+  return Grouping(refined, indices.shape[1], by_channel), indices.astype(np.int32)
 
 
 def _bands_of(basis: Basis, *edges: int) -> Grouping:
@@ -136,7 +182,8 @@ GROUPINGS: dict[str, Callable[..., Grouping]] = {
   'columns': lambda basis, k: columns(basis.shape, k),
   'blocks': lambda basis, *parts: blocks(basis.shape, parts),
   'cascade': lambda basis, k: cascade(basis.shape, k),
-  'elements': lambda basis: elements(basis.shape),
+  'elements': lambda basis, *channels: elements(basis.shape, *channels),
+  'channels': lambda basis, k: channels(basis.shape, k),
   'bands': _bands_of,
 }
 """By the name in a config's `strategies.NAME.grouping`; called with the basis, whose shape is the

@@ -1,9 +1,9 @@
 """Edits of latents, coefficient by coefficient: what a hierarchy of bands is good for (Section 4).
 
-z is noise in pixel space, [..., *grid, channels]; `mask` selects coefficients, bool [*grid, 1],
-from `groups` or `band`. Nothing outside the mask changes, except by rounding. The pair of a
-reversible solver is edited leaf by leaf: `jax.tree.map(lambda z, y: swap(basis, z, y, mask)[0],
-pair, other)`.
+z is noise in pixel space, [..., *grid, channels]; `mask` selects coefficients, bool [*grid, 1] or
+[*grid, channels], from `groups` or `band`. Nothing outside the mask changes, except by rounding.
+The pair of a reversible solver is edited leaf by leaf: `jax.tree.map(lambda z, y: swap(basis, z, y,
+mask)[0], pair, other)`.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from gdm_jax.grouping import Grouping
 from gdm_jax.typing import AnyArray, Scalar
 
 Latent = Float[AnyArray, '*batch_grid c']
-Mask = Bool[AnyArray, '*grid 1']
+Mask = Bool[AnyArray, '*grid _']
 
 
 def groups(grouping: Grouping, numbers: Sequence[int]) -> Mask:
   """The coefficients of some groups. Raises ValueError for a number that is no group's."""
   if not all(0 <= number < grouping.num_groups for number in numbers):
     raise ValueError(f'groups {tuple(numbers)}: there are 0 to {grouping.num_groups - 1}')
-  return jnp.isin(grouping.labels, jnp.asarray(numbers, int))[..., None]
+  return jnp.isin(grouping.of_elements, jnp.asarray(numbers, int))
 
 
 def band(basis: Basis, first: int, last: int) -> Mask:

@@ -58,7 +58,7 @@ def log_likelihood(
     one derivative for every element (channels count) of the groups that move. Both keep the
     network's activations, as training does.
 
-  Raises ValueError for an unknown or a reversible solver.
+  Raises ValueError for an unknown solver and for one with `first_evaluations`.
   """
   state = start(process, table, x, solver)
   return finish(process, walk(predict, process, table, state, probes, solver))
@@ -95,15 +95,18 @@ def finish(process: Process, state: State) -> Nats:
   """The likelihood, from the state on the first row of its table."""
   z, log_det = state.y
   square = process.basis.analyze(z) ** 2
-  return log_det - _by_group(process, square + math.log(2 * math.pi)) / 2
+  return log_det - process.sum_by_group(square + math.log(2 * math.pi)) / 2
 
 
 def get_solver(solver: str | Solver) -> Solver:
-  """As `solvers.get_solver`; a reversible solver raises ValueError too."""
+  """As `solvers.get_solver`; a solver with `first_evaluations` raises ValueError too."""
   solver = solvers.get_solver(solver)
-  if solver.reversible:
-    # It evaluates on arriving at a row, before it is known which groups move next.
-    raise ValueError(f'solver {solver.name!r} is reversible, which a likelihood cannot use')
+  if solver.first_evaluations:
+    # The trace is that of the groups that move.
+    raise ValueError(
+      f'solver {solver.name!r} evaluates before it is known which groups move next, '
+      'which a likelihood cannot use'
+    )
   return solver
 
 
@@ -178,16 +181,9 @@ def predict_with_trace(
       return diagonal + v * basis.analyze(push(basis.synthesize(scale * v)))
 
     diagonal = jax.lax.fori_loop(0, count, add_probe, jnp.zeros_like(u)) / mean
-    return PointAndLogDet(u, _by_group(process, diagonal))
+    return PointAndLogDet(u, process.sum_by_group(diagonal))
 
   return with_trace
-
-
-def _by_group(process, values):
-  """Sums over the elements of each group, channels included: [batch, k]."""
-  positions = values.sum(-1).reshape(len(values), -1)
-  labels = process.grouping.labels.ravel()
-  return jax.ops.segment_sum(positions.T, labels, process.grouping.num_groups).T
 
 
 def _keys(seeds, stream):

@@ -33,31 +33,49 @@ class Process:
 
   def __post_init__(self):
     # Transformations rebuild the pytree with placeholders that have no shape.
-    grids = [getattr(part, 'shape', None) for part in (self.grouping.labels, self.basis.ranks)]
-    if None not in grids and grids[0] != grids[1]:
+    if not hasattr(self.grouping.labels, 'shape') or not hasattr(self.basis.ranks, 'shape'):
+      return
+    grids = self.grouping.shape, self.basis.shape
+    if grids[0] != grids[1]:
       raise ValueError(f'grouping of grid {grids[0]} with a basis of grid {grids[1]}')
 
-  def table(self, schedule: Schedule, steps: int | Sequence[int]) -> Float[AnyArray, 'rows k']:
+  @property
+  def of_coefficients(self) -> 'Process':
+    """The same process where data are coefficients: its basis is the identity."""
+    return Process(self.grouping, Basis((), self.basis.ranks), self.path)
+
+  def table(
+    self, schedule: Schedule, steps: int | Sequence[int], rho: float = 1.0
+  ) -> Float[AnyArray, 'rows k']:
     """`schedule.table`, with rows that suit the path.
 
     On a curved path a solver has its full order along rows that are even in tau, not in alpha
-    (`path`), so the levels are warped by `Path.level`. On the linear path nothing changes.
+    (`path`), so the levels are warped by `Path.level`, and training on intervals that overlap must
+    warp its own. On the linear path nothing changes.
     """
-    return self.path.level(schedules.table(schedule, steps))
+    return self.path.level(schedules.table(schedule, steps, rho))
 
   def coefficient_map(
     self, alpha: Shaped[AnyArray, '*batch k']
-  ) -> Shaped[AnyArray, '*batch_grid 1']:
+  ) -> Shaped[AnyArray, '*batch_grid c']:
     """diag A: the signal levels spread over the grid, in the basis's own layout.
 
-    Any other value per group is spread alike.
+    One channel, or all of the data's if the grouping tells channels apart. Any other value per
+    group is spread alike.
 
     Raises ValueError unless there is one level per group.
     """
     k = self.grouping.num_groups
     if alpha.shape[-1] != k:
       raise ValueError(f'{alpha.shape[-1]} signal levels for a grouping of {k} groups')
-    return jnp.take(alpha, self.grouping.labels, axis=-1)[..., None]
+    return jnp.take(alpha, self.grouping.of_elements, axis=-1)
+
+  def sum_by_group(self, values: Data) -> Float[AnyArray, 'batch k']:
+    """Sums over the elements of each group, of values laid out as the coefficients."""
+    grouping = self.grouping
+    labels = jnp.broadcast_to(grouping.of_elements, values.shape[1:]).ravel()
+    elements = values.reshape(values.shape[0], -1).T
+    return jax.ops.segment_sum(elements, labels, grouping.num_groups).T
 
   def diffuse(self, x: Data, z: Data, alpha: Levels) -> Data:
     """x_t = U (a(A) U^T x + b(A) U^T z) (Eq. 6, 11), pixels of data [batch, *grid, c]."""

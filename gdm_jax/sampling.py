@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Integer
 from gdm_jax import solvers
 from gdm_jax.process import Data, Process
 from gdm_jax.solvers import Predict, ReversiblePair, Solver, State
-from gdm_jax.typing import AnyArray
+from gdm_jax.typing import AnyArray, Scalar
 
 Seeds = Integer[AnyArray, ' batch']
 Known = Sequence[int] | Int[AnyArray, ' known']
@@ -129,23 +129,47 @@ def given(process: Process, known: Data, groups: Known, z: Data) -> Data:
   return process.replace(z, known, in_groups)
 
 
-def guided(predict: Callable[..., Data], label: Seeds | None, scale: float = 1.0) -> Predict:
+def guided(
+  predict: Callable[..., Data],
+  label: Seeds | None,
+  scale: Scalar | Float[AnyArray, ' k'] = 1.0,
+  process: Process | None = None,
+) -> Predict:
   """`predict(x_t, alpha)` of `predict(x_t, alpha, label)`: classifier-free guidance.
 
   u_none + scale (u_label - u_none) (Ho and Salimans 2022, Eq. 6; u is affine in the score at
-  given x_t and alpha, so mixing predictions mixes scores). label: -1 is none. A scale of 1 is the
-  model as trained, and costs one evaluation where any other costs two.
+  given x_t and alpha, so mixing predictions mixes scores).
+
+  label: -1 is none. scale: one number, or one for every group of `process`, then required. A scale
+  of 1 is the model as trained, and costs one evaluation where any other costs two.
   """
-  if scale == 1:
+  if np.all(np.asarray(scale) == 1):
     return lambda x_t, alpha: predict(x_t, alpha, label)
 
   def mixed(x_t, alpha):
     # Both of an example side by side, so that a batch split over devices stays where it is.
     labels = jnp.stack([label, jnp.full_like(label, -1)], axis=1).ravel()
     u = predict(jnp.repeat(x_t, 2, axis=0), jnp.repeat(alpha, 2, axis=0), labels)
-    return u[1::2] + scale * (u[::2] - u[1::2])
+    difference = u[::2] - u[1::2]
+    if np.ndim(scale):
+      per_element = process.coefficient_map(jnp.asarray(scale, u.dtype))
+      difference = process.basis.synthesize(per_element * process.basis.analyze(difference))
+      return u[1::2] + difference
+    return u[1::2] + scale * difference
 
   return mixed
+
+
+def parts(count: int, most: int) -> list[Int[np.ndarray, ' _']]:
+  """The numbers 0 to count - 1 in runs of at most `most`.
+
+  They are equally long unless that makes them short, since each length of a walk is compiled.
+  """
+  if not count:
+    return []
+  size = max(n for n in range(1, most + 1) if count % n == 0)
+  runs = count // size if 2 * size > most else -(-count // most)
+  return np.array_split(np.arange(count), runs)
 
 
 def start(
@@ -153,7 +177,7 @@ def start(
 ) -> State:
   """The solver's state on the first row of a table."""
   points = x.x if isinstance(x, ReversiblePair) else x
-  alpha = jnp.broadcast_to(table[0], (len(points), table.shape[-1]))
+  alpha = jnp.broadcast_to(table[0], (points.shape[0], table.shape[-1]))
   return solvers.get_solver(solver).start(predict, process, x, alpha)
 
 
@@ -168,7 +192,7 @@ def _scan(predict, process, table, state, solver, keep=False):
   step = solvers.get_solver(solver).step
 
   def one(state, rows):
-    alpha, next_alpha = (jnp.broadcast_to(row, (len(state.y), row.size)) for row in rows)
+    alpha, next_alpha = (jnp.broadcast_to(row, (state.y.shape[0], row.size)) for row in rows)
     state = step(predict, process, state, alpha, next_alpha)
     return state, state.y if keep else None
 
