@@ -2,17 +2,12 @@
 
 import hashlib
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from gdm_jax.runtime import files
-
-
-class Damaged(ValueError):
-  """A file without readable arrays; the message says why."""
+from gdm_jax.runtime.files import DamagedFile as Damaged
 
 
 def write(file: pathlib.Path, **arrays: np.ndarray | str | float):
@@ -32,15 +27,7 @@ def digest(tree: dict) -> str:
 
 def read(file: pathlib.Path) -> dict[str, np.ndarray]:
   """The arrays of a file by name. Raises Damaged."""
-  try:
-    with np.load(file, allow_pickle=False) as archive:
-      return dict(archive)
-  except OSError as error:
-    raise Damaged(error.strerror or str(error)) from None
-  # What numpy, zipfile and zlib say of damage; NotImplementedError, a RuntimeError: of an unknown
-  # compression; TypeError and AttributeError: a single array, not an archive of them.
-  except (
-    *(ValueError, EOFError, RuntimeError, TypeError, AttributeError, LookupError),
-    *(zipfile.BadZipFile, zlib.error),
-  ) as error:
-    raise Damaged(f'no npz file, or damaged: {error}') from error
+  arrays = files.read_arrays(file)
+  if '' in arrays:
+    raise Damaged('no npz file, but a single array')
+  return arrays

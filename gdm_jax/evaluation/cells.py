@@ -5,7 +5,7 @@ import io
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gdm_jax.runtime import distributed
+from gdm_jax.runtime import distributed, files
 from gdm_jax.runtime.errors import ConfigError
 
 
@@ -13,20 +13,28 @@ class Cells:
   """The rows of a CSV file; a rerun of a command measures only those that are missing.
 
   keys: the columns that say what was measured; values: those with the results. An incomplete last
-  line is dropped. Raises ConfigError if the file has other columns.
+  line is dropped, and columns that an older version did not write are added, empty. Raises
+  ConfigError if the file has other columns, or is damaged.
   """
 
   def __init__(self, file: pathlib.Path, keys: Sequence[str], values: Sequence[str]):
     self._file, self._keys, self._columns = file, tuple(keys), (*keys, *values)
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = file.read_text() if file.exists() else ''
-    complete = text[: text.rfind('\n') + 1] or _lines([self._columns])
-    if complete != text and distributed.is_primary():
-      file.write_text(complete)
-    reader = csv.DictReader(io.StringIO(complete))
-    if tuple(reader.fieldnames or ()) != self._columns:
-      raise ConfigError(f'{file} has the columns {reader.fieldnames}, not {list(self._columns)}')
-    self.rows: list[dict[str, str]] = list(reader)
+    try:
+      content = file.read_bytes() if file.exists() else b''
+      reader = csv.DictReader(io.StringIO(content[: content.rfind(b'\n') + 1].decode()))
+      found, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (ValueError, csv.Error) as error:
+      raise ConfigError(f'{file} is damaged: {error}; delete it to measure again') from None
+    if found != tuple(column for column in self._columns if column in found):
+      raise ConfigError(f'{file} has the columns {list(found)}, not {list(self._columns)}')
+    self.rows: list[dict[str, str]] = []
+    for row in rows:
+      self.rows.append({column: row.get(column) or '' for column in self._columns})
+    table = [self._columns, *(row.values() for row in self.rows)]
+    if (complete := _lines(table).encode()) != content and distributed.is_primary():
+      with files.atomic_write(file) as f:
+        f.write(complete)
 
   def __contains__(self, key: Mapping) -> bool:
     return self.get(key) is not None

@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from numpy import ndarray
 
 from gdm_jax import build, figures
 from gdm_jax.build import System
-from gdm_jax.config import parse_seeds
+from gdm_jax.config import is_guided, parse_seeds
 from gdm_jax.evaluation import archive, reference, summary
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.features import load_features
@@ -24,11 +25,12 @@ from gdm_jax.typing import AnyArray
 FOLDER = 'evaluation'  # in the workdir: the classifier and the statistics
 
 MODEL = ('checkpoint', 'parameters')
-SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'solver', 'guidance', 'labels', 'seeds')
-AGAINST = ('features', 'identity', 'data', 'split')
+SAMPLED = ('strategy', 'order', 'cuts', 'steps', 'rho', 'solver', 'guidance', 'labels', 'seeds')
+AGAINST = ('features', 'identity', 'data', 'split', 'fingerprint')
 KEYS = (*MODEL, *SAMPLED, *AGAINST)
 """The columns of evaluation.csv that identify a measurement: which model, sampled how, and
-compared with what. `parameters` and `identity` are fingerprints of the model and the features."""
+compared with what. `parameters`, `identity` and `fingerprint` are those of the model, the features
+and the data."""
 
 VALUES = (
   *('metric', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'),
@@ -131,18 +133,19 @@ class Evaluator:
       'metric': self.features.metric,
       **{key: f'{value:.6g}' for key, value in dataclasses.asdict(scores).items()},
       'images': len(parse_seeds(config, 'evaluation.seeds')),
-      'real': self.real.moments.count,
-      'evaluations': '' if evaluations is None else evaluations * (2 if c.guidance != 1 else 1),
+      'real': self.real.moments.count if len(self.real.kept) else 'an unknown number of',
+      'evaluations': '' if evaluations is None else evaluations * (1 + is_guided(config)),
       'trained_images': checkpoint.step * config.train.batch,
     }
 
   def _generator(self, config):
-    solver, guidance = build.solver(config), config.sampling.guidance
-    if (solver.name, guidance) not in self._generators:
-      self._generators[solver.name, guidance] = Generator(
-        self._system, self._shape, solver, self._mesh, guidance
+    solver, guidance = build.solver(config), build.sampling_guidance(config, self._system)
+    key = solver.name, np.asarray(guidance).tobytes(), config.sampling.cache
+    if key not in self._generators:
+      self._generators[key] = Generator(
+        self._system, self._shape, solver, self._mesh, guidance, config.sampling.cache
       )
-    return self._generators[solver.name, guidance]
+    return self._generators[key]
 
 
 def provenance(config: ConfigDict, system: System, checkpoint: Checkpoint) -> dict[str, str]:
@@ -156,8 +159,9 @@ def provenance(config: ConfigDict, system: System, checkpoint: Checkpoint) -> di
     'order': _joined(order),
     'cuts': _joined(c.cuts or system.strategies[name].cuts or ()),
     'steps': _joined(c.steps),
+    'rho': '' if c.rho == 1 else f'{c.rho:g}',
     'solver': build.solver(config).name,
-    'guidance': c.guidance,
+    'guidance': '-'.join(map(str, map(float, c.guidance))),
     'labels': _joined(c.labels),
     'seeds': c.seeds,
   }
@@ -191,14 +195,20 @@ def evaluate(
 def describe(row: dict[str, str]) -> str:
   """A row as text: what was measured, and everything that it depends on."""
   kernel = 'KID' if row['features'] == 'inception' else 'kernel distance'
-  options = [f'{name} {row[name]}' for name in ('cuts', 'labels') if row[name]]
-  options += [f'guidance {row["guidance"]}'] * (float(row['guidance']) != 1)
-  counts = {name: int(row[name]) for name in ('images', 'real', 'compared', 'trained_images')}
-  lines = (
-    f'{row["metric"]} {float(row["distance"]):.4g}',
+  options = [f'{name} {row[name]}' for name in ('cuts', 'rho', 'labels') if row[name]]
+  options += [f'guidance {row["guidance"]}'] * (row['guidance'] != '1.0')
+  counts = {name: int(row[name]) for name in ('images', 'compared', 'trained_images')}
+  real = f'{int(row["real"]):,}' if row['real'].isdigit() else row['real']
+  others = (
     f'{kernel} {float(row["kernel"]):.3g} ± {float(row["kernel_error"]):.1g}, precision '
     f'{float(row["precision"]):.3f}, recall {float(row["recall"]):.3f}, of {counts["compared"]:,} '
-    'features of each',
+    'features of each'
+    if counts['compared']
+    else f'no {kernel}: the reference holds mean and covariance alone'
+  )
+  lines = (
+    f'{row["metric"]} {float(row["distance"]):.4g}',
+    others,
     f'{counts["images"]:,} samples (seeds {row["seeds"]}) of checkpoint {row["checkpoint"]} '
     f'({counts["trained_images"]:,} images, parameters {row["parameters"]})',
     ', '.join(
@@ -208,7 +218,7 @@ def describe(row: dict[str, str]) -> str:
         *options,
       ]
     ),
-    f'against {counts["real"]:,} images of {row["data"]}, {row["split"]}; '
+    f'against {real} images of {row["data"]}, {row["split"]}; '
     f'features {row["features"]} {row["identity"]}',
   )
   return '\n'.join(lines)

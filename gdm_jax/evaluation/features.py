@@ -1,7 +1,8 @@
-"""Features to compare images by: pixels, a classifier's, Inception's (FID), VGG-19's."""
+"""Features to compare images by: pixels, a classifier's, or those of a published network."""
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -14,8 +15,8 @@ from ml_collections import ConfigDict
 from gdm_jax import build, figures
 from gdm_jax.config import blaming
 from gdm_jax.data import units
-from gdm_jax.evaluation import archive, classifier, inception, vgg, weights
-from gdm_jax.runtime import console, sharding
+from gdm_jax.evaluation import archive, classifier, inception, lite0, vgg, vgg16, weights
+from gdm_jax.runtime import console, memory, sharding
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.typing import AnyArray
 
@@ -73,17 +74,16 @@ def load_features(config: ConfigDict, folder: pathlib.Path) -> Features:
 
 
 def _pixels(config, folder):
+  d = math.prod(config.data.shape)
+  needed = 4 * 8 * d**2  # two covariances in float64, and their roots
+  what = f'evaluation.features = pixels: a covariance of {d:,} pixels'
+  memory.require(what, needed, '; take classifier or lite0')
   return Features('pixels', {}, lambda _, images: units.from_uint8(images).reshape(len(images), -1))
 
 
 def _classifier(config, folder):
   source = build.data_source(config)
-  about = {
-    'data': config.data.name,
-    'split': config.data.split,
-    'shape': list(config.data.shape),
-  }
-  params, accuracy = classifier.cached(folder / 'classifier.npz', source, about)
+  params, accuracy = classifier.cached(folder / 'classifier.npz', source, config.data.name)
   console.log(f'classifier of {config.data.name}: {accuracy:.1%} of its training examples right')
   model = classifier.Classifier(source.num_classes)
   return Features('classifier', params, lambda p, images: model.apply({'params': p}, images)[0])
@@ -109,6 +109,8 @@ FEATURES: dict[str, Callable[[ConfigDict, pathlib.Path], Features]] = {
   'pixels': _pixels,
   'classifier': _classifier,
   'inception': _published('inception', inception.Inception(), '2048'),
+  'lite0': _published('lite0', lite0.Lite0(), '1280'),
+  'vgg16': _published('vgg16', vgg16.VGG16(), 'relu5_3'),
   'vgg19': _published('vgg19', vgg.VGG19(), 'relu5_4'),
 }
 """By `evaluation.features`; the folder keeps what is trained or computed once."""

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import re
-import zlib
 
 import jax
 import numpy as np
@@ -13,6 +11,8 @@ from ml_collections import ConfigDict
 
 from gdm_jax import build
 from gdm_jax.config import MIN_EVALUATED
+from gdm_jax.data.base import Source
+from gdm_jax.data.contents import Contents
 from gdm_jax.evaluation import archive
 from gdm_jax.evaluation.features import Features
 from gdm_jax.evaluation.moments import Moments
@@ -22,24 +22,24 @@ from gdm_jax.runtime.batching import padded_batches
 from gdm_jax.runtime.errors import ConfigError, DataError
 
 ARRAYS = ('count', 'mean', 'scatter', 'kept', 'about')
-ABOUT = ('features', 'identity', 'data', 'split', 'shape')
+INCEPTION = 2048  # features that FID compares
+ABOUT = ('features', 'identity', 'data', 'split', 'shape', 'fingerprint')
+IDENTITY = ('features', 'identity', 'shape', 'fingerprint')
+"""What must agree for statistics to be used again; the same data may lie elsewhere."""
 
 
-def describe(config: ConfigDict, features: Features) -> dict[str, str]:
-  """What a config's statistics describe: features, data, split and shape."""
+def describe(config: ConfigDict, features: Features, source: Source) -> dict[str, str]:
+  """What the statistics of a source describe: features, data, split, shape, and fingerprints."""
   split = config.evaluation.split or config.data.split
   shape = 'x'.join(map(str, config.data.shape))
-  values = features.name, features.fingerprint, config.data.name, split, shape
+  fingerprint = Contents.of(source).fingerprint
+  values = features.name, features.fingerprint, config.data.name, split, shape, fingerprint
   return dict(zip(ABOUT, values, strict=True))
 
 
 def file_of(about: dict[str, str], folder: pathlib.Path) -> pathlib.Path:
   """The file of statistics in a folder."""
-  words = '-'.join(about[key] for key in ('features', 'data', 'split'))
-  readable = re.sub('[^A-Za-z0-9_-]+', '_', words).strip('_')
-  # Splits such as train[:40] and train[40:] differ in nothing that a file name may hold.
-  digest = zlib.crc32(words.encode())
-  return folder / f'reference-{readable}-{digest:08x}.npz'
+  return folder / f'reference-{about["features"]}-{about["fingerprint"]}.npz'
 
 
 def obtain(
@@ -47,31 +47,61 @@ def obtain(
 ) -> tuple[Summary, dict[str, str]]:
   """The statistics of `evaluation.reference`, or the folder's, or new ones; and their `describe`.
 
-  Raises ConfigError if the named file holds statistics of other features, or a file is damaged,
-  and DataError if the data do not exist.
+  `evaluation.reference` may also be a file of EDM's `fid-refs`: mean and covariance of Inception's
+  features, without features for the other distances.
+
+  Raises ConfigError if the named file holds statistics of other features, or a file is damaged, and
+  DataError if the data do not exist.
   """
-  wanted = describe(config, features)
   if named := config.evaluation.reference:
-    summary, about = load(pathlib.Path(named).expanduser())
-    for key in ('features', 'identity', 'shape'):
+    shape = 'x'.join(map(str, config.data.shape))
+    wanted = {'features': features.name, 'identity': features.fingerprint, 'shape': shape}
+    summary, about = _load_any(pathlib.Path(named).expanduser(), wanted)
+    for key in wanted:
       if about[key] != wanted[key]:
         raise ConfigError(
           f'evaluation.reference = {named}: statistics of {key} {about[key]}, not {wanted[key]}; '
           'make them with --mode=reference'
         )
     return summary, about
+  source = build.data_source(config, 'evaluation.split', memory_gib=0, check=False)
+  wanted = describe(config, features, source)
   file = file_of(wanted, folder)
-  summary, about = load(file) if file.exists() else (None, None)
-  if distributed.from_process_0(about == wanted):
-    return summary, about
-  summary = collect(config, features, mesh)
+  summary, about = load(file) if file.exists() else (None, {})
+  if distributed.from_process_0(all(about.get(key) == wanted[key] for key in IDENTITY)):
+    return summary, wanted
+  summary = collect(config, features, source, mesh)
   save(file, summary, wanted)
   return summary, wanted
 
 
-def collect(config: ConfigDict, features: Features, mesh: Mesh) -> Summary:
-  """Statistics of the images of `evaluation.split`, in an order that does not follow the data's."""
-  source = build.data_source(config, 'evaluation.split', memory_gib=0)
+def _load_any(file, wanted):
+  """Statistics of --mode=reference, or EDM's. Raises ConfigError."""
+  try:
+    arrays = archive.read(file)
+  except archive.Damaged:
+    arrays = {}
+  if not {'mu', 'sigma'} <= arrays.keys():
+    return load(file)
+  mean, covariance = (np.asarray(arrays[name], np.float64) for name in ('mu', 'sigma'))
+  d = len(mean) if mean.ndim == 1 else 0
+  if wanted['features'] != 'inception' or covariance.shape != (d, d) or d != INCEPTION:
+    raise ConfigError(
+      f'evaluation.reference = {file}: mu {mean.shape} and sigma {covariance.shape} of EDM are '
+      f'those of {INCEPTION} features of inception; evaluation.features = {wanted["features"]!r}'
+    )
+  # The covariance of two features is their scatter; the file does not say how many it is of.
+  summary = Summary(Moments(2, mean, covariance), np.zeros((0, d), np.float32))
+  fingerprint = archive.digest({'mu': mean, 'sigma': covariance})
+  return summary, {**wanted, 'data': file.name, 'split': '', 'fingerprint': fingerprint}
+
+
+def collect(config: ConfigDict, features: Features, source: Source, mesh: Mesh) -> Summary:
+  """Statistics of images, read in an order that does not follow the data's.
+
+  Raises DataError and ConfigError.
+  """
+  source.check()
   if len(source) < MIN_EVALUATED:
     raise ConfigError(
       f'evaluation.split = {config.evaluation.split!r}: {len(source)} images of '
@@ -109,7 +139,7 @@ def load(file: pathlib.Path) -> tuple[Summary, dict[str, str]]:
   try:
     arrays = archive.read(file)
     count, mean, scatter, kept, text = (arrays[name] for name in ARRAYS)
-    about = json.loads(str(text))
+    about = {'fingerprint': '', **json.loads(str(text))}  # older versions knew no fingerprint
     return Summary(Moments(int(count), mean, scatter), kept), {name: about[name] for name in ABOUT}
   except (ValueError, TypeError, KeyError) as error:
     raise ConfigError(

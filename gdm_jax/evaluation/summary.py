@@ -1,6 +1,7 @@
 """Summaries of a set of images: the moments of all features, and a number of the features."""
 
 import dataclasses
+import math
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -26,7 +27,7 @@ class Summary:
 class Scores:
   """Distances of generated images to real ones; `kernel_error` is a standard error.
 
-  All but `distance` are of the first `compared` features of both.
+  All but `distance` are of the first `compared` features of both; NaN if a side has kept none.
   """
 
   distance: float
@@ -63,14 +64,17 @@ class Collector:
 def scores(generated: Summary, real: Summary) -> Scores:
   """All distances; all but Frechet's of equally many features of both.
 
-  Raises ValueError for fewer than MIN_EVALUATED images, other features, or features not finite.
+  Of moments that come without features only the Frechet distance is known. Raises ValueError for
+  fewer than MIN_EVALUATED images, other features, or features not finite.
   """
   for summary in (generated, real):
-    if (n := summary.moments.count) < MIN_EVALUATED:
+    if len(summary.kept) and (n := summary.moments.count) < MIN_EVALUATED:
       raise ValueError(f'{n} images are too few; {MIN_EVALUATED} are the least')
   a, b = generated.moments, real.moments
   distance = distances.frechet(a.mean, a.covariance, b.mean, b.covariance, b.root)
   n = min(len(generated.kept), len(real.kept))
+  if not n:
+    return Scores(distance, math.nan, math.nan, math.nan, math.nan, 0)
   kept = generated.kept[:n], real.kept[:n]
   return Scores(distance, *distances.kernel(*kept), *distances.precision_recall(*kept), n)
 

@@ -1,4 +1,4 @@
-"""The convolutional part of VGG-19 (Simonyan and Zisserman 2015), a perceptual metric.
+"""The convolutional part of VGG-16 and VGG-19 (Simonyan and Zisserman 2015), perceptual metrics.
 
 `features.0.weight`, as torchvision calls it, is `params['features_0']['kernel']`.
 """
@@ -15,36 +15,52 @@ from gdm_jax.evaluation.inception import PRECISION, check_shapes
 from gdm_jax.typing import AnyArray
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red, green, blue
-BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # the width and number of convolutions
 
 
-class VGG19(nn.Module):
-  """Features of images after the last ReLU of every block."""
+class VGG(nn.Module):
+  """Features of images after the last ReLU of every block.
 
-  @nn.compact
+  blocks: the width and the number of convolutions of each.
+  """
+
+  blocks: tuple[tuple[int, int], ...]
+
   def __call__(
     self, images: UInt8[AnyArray, 'n h w 3']
   ) -> dict[str, Float[AnyArray, 'n features']]:
-    """Maps images to {'relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4'}.
+    """Maps images to {'relu1_2', 'relu2_2', ...}, by block and convolution.
 
     Each is an average over positions, and as wide as its block.
 
     Raises:
       ValueError: a side is below the 16 pixels that become the last block's one.
     """
+    return {name: tap.mean((1, 2)) for name, tap in self.maps(images).items()}
+
+  @nn.compact
+  def maps(
+    self, images: UInt8[AnyArray, 'n h w 3']
+  ) -> dict[str, Float[AnyArray, 'n _ _ features']]:
+    """The same before the average."""
     if min(images.shape[1:3]) < 16:
-      raise ValueError(f'images of {images.shape[1]}x{images.shape[2]}: VGG-19 needs 16x16')
+      raise ValueError(f'images of {images.shape[1]}x{images.shape[2]}: VGG needs 16x16')
     x = (images.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
     taps, layer = {}, 0
-    for block, (features, convolutions) in enumerate(BLOCKS, 1):
+    for block, (features, convolutions) in enumerate(self.blocks, 1):
       if block > 1:
         x = nn.max_pool(x, (2, 2), (2, 2))
         layer += 1
       for _ in range(convolutions):
         x = nn.relu(nn.Conv(features, (3, 3), precision=PRECISION, name=f'features_{layer}')(x))
         layer += 2
-      taps[f'relu{block}_{convolutions}'] = x.mean((1, 2))
+      taps[f'relu{block}_{convolutions}'] = x
     return taps
+
+
+class VGG19(VGG):
+  """{'relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4'} of images."""
+
+  blocks: tuple[tuple[int, int], ...] = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
 def params_from_reference(weights: Mapping[str, ArrayLike]) -> dict:

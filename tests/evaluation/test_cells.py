@@ -50,7 +50,7 @@ def test_a_torn_header_is_written_again(torn, tmp_path):
   assert file.read_text() == 'solver,steps,fd\n'
 
 
-@pytest.mark.parametrize('header', ['solver,steps', 'steps,solver,fd', 'solver,steps,fd,more'])
+@pytest.mark.parametrize('header', ['fd,steps', 'steps,solver,fd', 'solver,steps,fd,more'])
 def test_other_columns_are_refused(header, tmp_path):
   file = tmp_path / 'results.csv'
   text = f'{header}\n{"1," * header.count(",")}1\n'
@@ -74,3 +74,22 @@ def test_text_with_commas_and_quotes_comes_back(tmp_path):
   text = 'train[:50%], "half"'
   Cells(file, KEYS, VALUES).add({'solver': text, 'steps': '1-2', 'fd': 1})
   assert {'solver': text, 'steps': '1-2'} in Cells(file, KEYS, VALUES)
+
+
+def test_columns_of_newer_versions_are_added_empty(tmp_path):
+  file = tmp_path / 'results.csv'
+  file.write_text('solver,fd\neuler,1.5\nheun,2\n')
+  cells = Cells(file, KEYS, VALUES)
+  assert file.read_text() == 'solver,steps,fd\neuler,,1.5\nheun,,2\n'
+  assert {'solver': 'euler', 'steps': 4} not in cells
+  cells.add({'solver': 'euler', 'steps': 4, 'fd': 1})
+  assert Cells(file, KEYS, VALUES).rows == cells.rows
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+  cells = Cells(tmp_path / 'a.csv', ['key'], ['value'])
+  cells.add({'key': 1, 'value': 2})
+  with cells._file.open('ab') as file:
+    file.write(b'\xd5\xff\n')
+  with pytest.raises(ConfigError, match=r'a\.csv is damaged: .*; delete it to measure again'):
+    Cells(tmp_path / 'a.csv', ['key'], ['value'])

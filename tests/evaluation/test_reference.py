@@ -1,6 +1,7 @@
 """What is kept in files between evaluations: statistics of real images."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -9,7 +10,8 @@ import pytest
 
 from gdm_jax import main
 from gdm_jax.data import sources
-from gdm_jax.evaluation import features, reference
+from gdm_jax.data.contents import Contents
+from gdm_jax.evaluation import distances, features, reference, summary
 from gdm_jax.evaluation.moments import Moments
 from gdm_jax.evaluation.summary import Summary
 from gdm_jax.runtime import sharding
@@ -22,6 +24,7 @@ ABOUT = {
   'data': 'digits',
   'split': 'train[:50%]',
   'shape': '8x8x1',
+  'fingerprint': '0123456789abcdef',
 }
 
 
@@ -34,6 +37,10 @@ def config(*overrides):
 def obtain(folder, *overrides):
   c = config(*overrides)
   return reference.obtain(c, features.load_features(c, folder), folder, sharding.mesh())
+
+
+def digits():
+  return sources.load('digits', 'train[:64]', (8, 8, 1))
 
 
 def statistics():
@@ -128,14 +135,16 @@ def test_no_damaged_byte_goes_unnoticed(flipped, saved):
 def test_statistics_are_made_once(tmp_path, monkeypatch):
   made, about = obtain(tmp_path)
   (file,) = tmp_path.iterdir()
-  assert re.fullmatch(r'reference-pixels-digits-train_64-[0-9a-f]{8}\.npz', file.name)
+  fingerprint = Contents.of(digits()).fingerprint
+  assert file.name == f'reference-pixels-{fingerprint}.npz'
   pixels = features.load_features(config(), tmp_path)
   assert about == {
     **ABOUT,
     'split': 'train[:64]',
     'identity': pixels.fingerprint,
+    'fingerprint': fingerprint,
   }
-  x = sources.load('digits', 'train[:64]', (8, 8, 1)).x
+  x = digits().x
   flat = (np.round((x + 1) * 127.5) / 127.5 - 1).reshape(64, -1)
   assert made.moments.count == 64
   np.testing.assert_allclose(made.moments.mean, flat.mean(0), atol=1e-6)
@@ -157,7 +166,7 @@ def assert_same_rows(a, b):
   np.testing.assert_allclose(*(x[np.lexsort(np.round(x.T, 3))] for x in (a, b)), atol=1e-6)
 
 
-def test_statistics_of_something_else_are_made_anew(tmp_path):
+def test_statistics_of_something_else_are_replaced(tmp_path):
   made, about = obtain(tmp_path)
   (file,) = tmp_path.iterdir()
   reference.save(file, statistics(), {**about, 'identity': 'anotherone'})
@@ -173,7 +182,7 @@ def test_statistics_of_something_else_are_made_anew(tmp_path):
 def test_a_named_file_of_something_else_is_refused(key, value, tmp_path):
   c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
   pixels = features.load_features(c, tmp_path)
-  about = reference.describe(c, pixels)
+  about = reference.describe(c, pixels, digits())
   file = tmp_path / 'mine.npz'
   reference.save(file, statistics(), {**about, key: value})
   before = file.read_bytes()
@@ -187,15 +196,70 @@ def test_a_named_file_of_something_else_is_refused(key, value, tmp_path):
   assert [f.name for f in tmp_path.iterdir()] == ['mine.npz']
 
 
+def test_files_of_older_versions_have_no_fingerprint(saved):
+  with np.load(saved) as arrays:
+    about = {key: value for key, value in ABOUT.items() if key != 'fingerprint'}
+    np.savez(saved, **{**arrays, 'about': json.dumps(about)})
+  found, about = reference.load(saved)
+  assert about == {**ABOUT, 'fingerprint': ''}
+  assert_same(found, statistics())
+
+
 def test_a_named_file_may_be_of_other_data(tmp_path):
   # CIFAR-10's training set is what a model of its first half is compared with, too.
   c = config(f'--config.evaluation.reference={tmp_path}/mine.npz')
   pixels = features.load_features(c, tmp_path)
-  about = {**reference.describe(c, pixels), 'data': 'npz:elsewhere', 'split': 'train[:7%]'}
+  about = {
+    **reference.describe(c, pixels, digits()),
+    'data': 'npz:elsewhere',
+    'split': 'train[:7%]',
+  }
   reference.save(tmp_path / 'mine.npz', statistics(), about)
   found, said = reference.obtain(c, pixels, tmp_path, sharding.mesh())
   assert said == about
   assert_same(found, statistics())
+
+
+def fid_ref(file, d=96):
+  rng = np.random.default_rng(0)
+  factor = rng.normal(size=(d, 32))
+  arrays = {'mu': rng.normal(size=d), 'sigma': factor @ factor.T / 32}
+  np.savez(file, **arrays)
+  return arrays
+
+
+INCEPTION = features.Features('inception', {}, lambda params, images: images)
+
+
+def test_references_of_edm_give_the_same_distance_as_mu_and_sigma(tmp_path, monkeypatch):
+  monkeypatch.setattr(reference, 'INCEPTION', 96)  # of 2048 features a distance takes a minute
+  arrays = fid_ref(tmp_path / 'cifar10-32x32.npz')
+  c = config(f'--config.evaluation.reference={tmp_path}/cifar10-32x32.npz')
+  found, about = reference.obtain(c, INCEPTION, tmp_path, sharding.mesh())
+  assert (about['data'], about['split'], about['features']) == (
+    'cifar10-32x32.npz',
+    '',
+    'inception',
+  )
+  x = np.random.default_rng(1).normal(size=(40, 96))
+  generated = Summary(Moments.of(x), x.astype(np.float32))
+  m = generated.moments
+  expected = distances.frechet(m.mean, m.covariance, arrays['mu'], arrays['sigma'])
+  scores = summary.scores(generated, found)
+  assert scores.distance == pytest.approx(expected, rel=1e-12)
+  assert np.isnan(scores.kernel)
+  assert scores.compared == 0
+
+
+def test_references_of_edm_are_of_inception_alone(tmp_path):
+  fid_ref(tmp_path / 'other.npz', 64)
+  c = config(f'--config.evaluation.reference={tmp_path}/other.npz')
+  pixels = features.load_features(c, tmp_path)
+  for of in (pixels, INCEPTION):
+    with pytest.raises(
+      ConfigError, match=r'mu \(64,\) and sigma \(64, 64\) of EDM are those of 2048'
+    ):
+      reference.obtain(c, of, tmp_path, sharding.mesh())
 
 
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path):
@@ -213,16 +277,10 @@ def test_errors_of_the_split_name_it(tmp_path):
   assert obtain(tmp_path, '--config.evaluation.split=train[:20]')[0].moments.count == 20
 
 
-def test_splits_have_files_of_their_own(tmp_path):
-  about = {'features': 'pixels', 'data': 'digits'}
-  splits = 'train', 'train[:40]', 'train[40:]', 'train[:40%]', 'train[40%:]'
-  assert len({reference.file_of({**about, 'split': s}, tmp_path) for s in splits}) == len(splits)
-
-
 def test_data_that_are_not_finite_are_named(tmp_path):
   x = np.zeros((40, 8, 8, 1), np.float32)
   x[17, 3] = np.nan
   np.savez(tmp_path / 'mine.npz', x=x)
   mine = f'--config.data.name=npz:{tmp_path}/mine.npz'
-  with pytest.raises(DataError, match='holds NaN or infinity, first seen in example 17'):
+  with pytest.raises(DataError, match='holds NaN or infinity, first in example 17'):
     obtain(tmp_path / 'statistics', mine)

