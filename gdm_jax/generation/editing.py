@@ -60,14 +60,17 @@ OPERATIONS: dict[str, Callable[[Encoded, ConfigDict], list[Line]]] = {
 def masks(system: System, strategy: str) -> dict[str, Mask]:
   """The groups of a strategy by caption: their ranks if they are bands."""
   process = system.process
-  labels = np.asarray(system.strategies[strategy].indices)[np.asarray(process.grouping.labels)]
+  refined = np.asarray(process.grouping.of_elements)
+  labels = np.asarray(system.strategies[strategy].indices)[refined]
+  ranks_of_elements = np.broadcast_to(np.asarray(process.basis.ranks)[..., None], labels.shape)
   groups = {}
   for group in range(system.strategies[strategy].num_groups):
     inside = labels == group
-    ranks = np.sort(np.asarray(process.basis.ranks)[inside])
-    band = not process.basis.is_pixel and ranks[-1] - ranks[0] + 1 == len(ranks)
+    ranks = np.sort(ranks_of_elements[inside])
+    whole = not process.grouping.by_channel  # a band holds all channels
+    band = not process.basis.is_pixel and whole and ranks[-1] - ranks[0] + 1 == len(ranks)
     name = f'[{ranks[0]}, {ranks[-1]}]' if band else f'group {group}'
-    groups[name] = jnp.asarray(inside)[..., None]
+    groups[name] = jnp.asarray(inside)
   return groups
 
 

@@ -11,10 +11,12 @@ from PIL import Image
 
 from gdm_jax import figures
 from gdm_jax.data import units
-from gdm_jax.runtime import distributed, files
+from gdm_jax.runtime import console, distributed, files
 from gdm_jax.runtime.errors import ConfigError
 
 SETTINGS = 'settings.json'
+SINGLE_FILE = 'samples.npz'
+ARRAYS = ('x', 'seeds', 'label')  # of a single file and its parts
 
 
 class SampleFolder:
@@ -31,8 +33,7 @@ class SampleFolder:
       self._check_settings(settings)
     files.make_folder(path)
     if distributed.is_primary():
-      for torn in path.glob('*.tmp'):
-        torn.unlink()
+      files.remove_left_over(path)
       with files.atomic_write(path / SETTINGS) as f:
         f.write(json.dumps(settings, indent=2).encode())
 
@@ -40,7 +41,13 @@ class SampleFolder:
     file = self.path / SETTINGS
     if not file.exists():
       raise ConfigError(f'{self.path} holds files but no {SETTINGS}; take another folder')
-    existing = json.loads(file.read_text())
+    try:
+      existing = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError):
+      raise ConfigError(
+        f'{file} is damaged, so it is unknown what these are samples of; remove the folder, or '
+        'take another --config.sampling.folder'
+      ) from None
     differing = [
       f'{key} = {settings.get(key)} (there {existing.get(key)})'
       for key in sorted({*settings, *existing})
@@ -53,48 +60,81 @@ class SampleFolder:
       )
 
   def missing(self, seeds: Integer[np.ndarray, ' n']) -> Bool[np.ndarray, ' n']:
-    """Which of the seeds have no sample yet."""
+    """Which of the seeds have no sample yet, or one that cannot be read."""
     if not self._single_file:
-      return np.array([not self._image(seed).exists() for seed in seeds])
-    existing = [np.load(file)['seeds'] for file in self._arrays()]
+      return np.array([not _is_whole(self._image(seed)) for seed in seeds])
+    existing = [part['seeds'] for part in self._read_arrays().values()]
     return ~np.isin(seeds, np.concatenate([[], *existing]))
 
-  def write(self, seeds: Integer[np.ndarray, ' n'], x: Float[np.ndarray, 'n *grid c']):
-    """Adds samples; of images, every process writes its share."""
+  def write(
+    self,
+    seeds: Integer[np.ndarray, ' n'],
+    labels: Integer[np.ndarray, ' n'],
+    x: Float[np.ndarray, 'n *grid c'],
+  ):
+    """Adds samples; of images, every process writes its share.
+
+    A single file holds `x`, their `seeds` and `label` (-1: none), sorted by seed, and of images
+    `arr_0`, uint8, which is the array that other evaluators read.
+    """
     if self._single_file:
       if distributed.is_primary():
-        _save(self.path / f'samples-{seeds[0]}-{seeds[-1]}.npz', seeds, x)
+        file = self.path / f'samples-{seeds[0]}-{seeds[-1]}.npz'
+        _save(file, {'x': x, 'seeds': seeds, 'label': labels})
       return
     share = slice(jax.process_index(), None, jax.process_count())
     for seed, image in zip(seeds[share], units.to_uint8(x[share]), strict=True):
-      picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-      with files.atomic_write(self._image(seed)) as f:
-        picture.save(f, 'png')
+      # Not durable, for speed: what a power cut damages is made again.
+      with files.atomic_write(self._image(seed), durable=False) as f:
+        figures.to_pil(image).save(f, 'png')
 
   def finish(self, seeds: Integer[np.ndarray, ' n']) -> Float[np.ndarray, 'n *grid c']:
     """Joins the parts of a single file; returns the samples of the seeds."""
     if not self._single_file:
       return np.stack([figures.load(self._image(seed)) for seed in seeds])
-    parts = [np.load(file) for file in self._arrays()]
+    parts = self._read_arrays()
     all_seeds, first = np.unique(
-      np.concatenate([part['seeds'] for part in parts]), return_index=True
+      np.concatenate([part['seeds'] for part in parts.values()]), return_index=True
     )
-    x = np.concatenate([part['x'] for part in parts])[first]
-    merged = [file for file in self._arrays() if file.name != 'samples.npz']
+    joined = {
+      name: np.concatenate([part[name] for part in parts.values()])[first] for name in ARRAYS
+    }
+    merged = [file for file in parts if file.name != SINGLE_FILE]
     multihost_utils.sync_global_devices('all have read the parts')
     if distributed.is_primary() and merged:
-      _save(self.path / 'samples.npz', all_seeds, x)
+      if figures.is_image(joined['x'].shape[1:]):
+        joined['arr_0'] = units.to_uint8(joined['x'])
+      _save(self.path / SINGLE_FILE, joined)
       for file in merged:
         file.unlink()
-    return x[np.searchsorted(all_seeds, seeds)]
+    return joined['x'][np.searchsorted(all_seeds, seeds)]
 
   def _image(self, seed):
     return self.path / f'{seed:06d}.png'
 
-  def _arrays(self):
-    return sorted(self.path.glob('samples*.npz'))
+  def _read_arrays(self):
+    """Seeds and samples of every file that can be read; others are named."""
+    found = {}
+    for file in sorted(self.path.glob('samples*.npz')):
+      try:
+        arrays = files.read_arrays(file)
+        unlabelled = np.full(len(arrays['seeds']), -1, np.int32)  # by an older version
+        found[file] = {name: {'label': unlabelled, **arrays}[name] for name in ARRAYS}
+      except (files.DamagedFile, KeyError) as error:
+        console.log(f'{file} is damaged ({error}); its samples are made again')
+    return found
 
 
-def _save(file, seeds, x):
+def _is_whole(file):
+  """Whether a PNG file is there with all its bytes, by its own checksums."""
+  try:
+    with Image.open(file, formats=['PNG']) as image:
+      image.verify()
+  except Exception:  # of a broken file PIL raises OSError, SyntaxError, struct.error, ...
+    return False
+  return True
+
+
+def _save(file, arrays):
   with files.atomic_write(file) as f:
-    np.savez(f, x=x, seeds=seeds)
+    np.savez(f, **arrays)

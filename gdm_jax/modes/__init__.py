@@ -36,7 +36,7 @@ MODES = {
     'generate the rest, to completed/'
   ),
   'edit': Mode(
-    'encode the pictures of config.edit.images, swap, interpolate or vary bands of\n'
+    'encode the pictures of config.edit.images, mix, interpolate, traverse or vary bands of\n'
     'their latents, and decode, to edited/'
   ),
   'likelihood': Mode('log p(x) of the data, in total and group by group, to likelihood/'),
@@ -44,7 +44,15 @@ MODES = {
     'FID, or a Frechet distance of other config.evaluation.features, of\n'
     'config.evaluation.seeds, as a row of evaluation.csv'
   ),
+  'export': Mode(
+    'write the model as a folder to share, to export/: parameters, config, a model card,\n'
+    'a sample sheet and the sampler as a program; --model and gdm_jax.load take it'
+  ),
   'reference': Mode('the statistics of real images that evaluate compares with, to a file'),
+  'explore': Mode(
+    'open a page on this machine with a slider for the latent of every group: change it\n'
+    'and see the picture change'
+  ),
 }
 """By name, which is that of the module."""
 

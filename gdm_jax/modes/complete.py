@@ -5,6 +5,7 @@ image upward or downward.
 """
 
 import pathlib
+import re
 
 import numpy as np
 import tqdm
@@ -13,8 +14,9 @@ from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, sampling
 from gdm_jax.build import System
-from gdm_jax.config import parse_seeds
+from gdm_jax.config import blaming, is_guided, parse_seeds
 from gdm_jax.data import units
+from gdm_jax.data.pictures import read_picture
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
 from gdm_jax.runtime import console, sharding
@@ -34,14 +36,15 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   c, s, shape = config.complete, config.sampling, config.data.shape
   system = build.system(config)
   files = common.picture_files('complete.images', c.images)
-  images = np.stack([_load('complete.images', file, shape) for file in files])
-  table, groups = completion_table(config, system)
+  images = common.read('complete.images', files.values(), shape)
+  strategy, table, groups = completion_table(config, system)
+  recipe = common.recipe(config, system, strategy, complete=True)
   seeds = parse_seeds(config)[: c.variants]
   if len(seeds) < c.variants:
     raise ConfigError(
       f'complete.variants = {c.variants}: sampling.seeds = {s.seeds!r} has only {len(seeds)}'
     )
-  if s.guidance != 1 and not s.labels:
+  if is_guided(config) and not s.labels:
     raise ConfigError(f'sampling.guidance = {s.guidance} needs sampling.labels in this mode')
   mesh = sharding.mesh()
   params, step = load_ema(config, workdir, system, mesh)
@@ -49,23 +52,27 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   make_folder(folder)
 
   # Complete image after image.
-  generator = Generator(system, shape, build.solver(config), mesh, s.guidance)
-  labels = build.sampling_labels(config, seeds) if s.labels else None
+  guidance = build.sampling_guidance(config, system)
+  generator = Generator(system, shape, build.solver(config), mesh, guidance, s.cache)
+  labels = build.sampling_labels(config, seeds) if s.labels else np.full(len(seeds), -1)
+  z = recipe and recipe.latents(system, generator, params, table)(seeds, labels)
   tiles = []
-  for file, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
+  for name, image in zip(tqdm.tqdm(files, unit='image', disable=None), images, strict=True):
     known = np.repeat(image[None], c.variants, axis=0)
-    completed = generator.sample(params, table, seeds, labels=labels, known=known, groups=groups)
+    completed = generator.sample(
+      params, table, seeds, labels=labels, known=known, groups=groups, z=z
+    )
     tiles += [_given_part(system.process, image, groups), image, *completed]
     for v, variant in enumerate(units.to_uint8(completed)):
-      figures.save(folder / f'{file.stem}_{v}.png', variant)
+      figures.save(folder / f'{name}_{v}.png', variant)
   figures.save(folder / 'completed.png', figures.overview(np.stack(tiles), 96, 2 + c.variants))
   console.log(f'{len(files)} images completed by step {step:,}: see {folder}/completed.png')
 
 
 def completion_table(
   config: ConfigDict, system: System
-) -> tuple[Float[np.ndarray, 'rows k'], tuple[int, ...]]:
-  """The table that generates the rest, and the refined groups that are given.
+) -> tuple[str, Float[np.ndarray, 'rows k'], tuple[int, ...]]:
+  """The strategy, the table that generates the rest, and the refined groups that are given.
 
   Without `sampling.strategy`, of the first strategy in which the given groups can come first.
   Raises ConfigError that says in which order each strategy generates.
@@ -84,11 +91,12 @@ def completion_table(
       known = _covered(mask, system, strategies[name]) if c.mask else c.groups
       _check_groups(known, strategies[name])
       table = build.sampling_table(config_of_strategy, system, known)
+      given = strategies[name].refined(known)
+      _check_first(known, name, table, given)
     except ConfigError as error:
       refusals.append(str(error))
     else:
-      given = np.flatnonzero(np.isin(strategies[name].indices, known))
-      return np.asarray(table), tuple(int(g) for g in given)
+      return name, np.asarray(table), given
   raise ConfigError('; '.join(refusals))
 
 
@@ -100,9 +108,21 @@ def _check_groups(known, strategy):
     )
 
 
+def _check_first(known, name, table, given):
+  """Raises ConfigError if other groups are under way before the known ones are clean."""
+  try:
+    sampling.remaining(table, given)
+  except ValueError:
+    raise ConfigError(
+      f'complete.groups = {known}: the intervals of strategies.{name} overlap, so others are under '
+      'way before these are whole; a model for completion needs overlap = 0'
+    ) from None
+
+
 def _covered(mask, system, strategy):
   """The strategy's groups that a mask covers. Raises ConfigError for the first that it cuts."""
-  labels = strategy.indices[np.asarray(system.process.grouping.labels)]
+  labels = strategy.indices[np.asarray(system.process.grouping.of_elements)]
+  mask = np.broadcast_to(mask[..., None], labels.shape)  # all channels of its positions
   for group in range(strategy.num_groups):
     covered, size = np.count_nonzero(mask & (labels == group)), np.count_nonzero(labels == group)
     if covered not in (0, size):
@@ -111,23 +131,24 @@ def _covered(mask, system, strategy):
 
 
 def _mask(config):
+  """Where the mask is white. Raises ConfigError for one that says nothing, or of another size."""
   if config.basis.name != 'pixel':
     raise ConfigError(f'complete.mask needs basis.name = pixel, not {config.basis.name!r}')
-  size = config.data.shape[:2]
-  return _load('complete.mask', pathlib.Path(config.complete.mask), (*size, 1))[..., 0] > 0
+  file, (height, width) = config.complete.mask, config.data.shape[:2]
+  with blaming('complete.mask', file):
+    mask, changes = read_picture(pathlib.Path(file).expanduser(), (height, width, 1))
+  if re.search('cropped|resized', changes):
+    raise ConfigError(f"complete.mask = {file}: {changes}; must be of the images' own size")
+  white = mask[..., 0] > 127
+  if white.all() or not white.any():
+    hint = '; it holds 0 and 1, and white is 255' if mask.max() == 1 else ''
+    where = 'everywhere' if white.all() else 'nowhere'
+    raise ConfigError(f'complete.mask = {file} is white {where}{hint}')
+  return white
 
 
 def _given_part(process, image, groups):
   """The given part of an image: its known pixels, or what its known coefficients make."""
   if process.basis.is_pixel:
-    return figures.faded(image, np.isin(process.grouping.labels, groups)[..., None])
+    return figures.faded(image, np.isin(process.grouping.of_elements, groups))
   return np.asarray(sampling.given(process, image[None], groups, 0 * image[None]))[0]
-
-
-def _load(key, file, shape):
-  if not figures.is_image(shape):
-    raise ConfigError(f'{key}: data.shape = {shape} is no picture')
-  try:
-    return figures.load(file, shape)
-  except ValueError as error:
-    raise ConfigError(f'{key}: {error}') from None

@@ -1,17 +1,14 @@
 """--mode=edit: your own pictures, encoded, changed band by band, and decoded (Section 4.5)."""
 
 import pathlib
-import re
 
 import numpy as np
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, latents, sampling
 from gdm_jax.build import System
 from gdm_jax.config import blaming, parse_seeds
-from gdm_jax.data.folder import read_picture
-from gdm_jax.data.units import LEVEL, from_uint8, to_uint8
+from gdm_jax.data.units import LEVEL, to_uint8
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import common
@@ -33,30 +30,36 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   table = build.sampling_table(config, system)
   edited = masks(config, system)
   files = common.picture_files('edit.images', c.images)
-  names, x = [file.stem for file in files], read(files, shape)
-  if 'sheet' in names:
-    raise ConfigError(f'edit.images = {c.images!r}: a picture named sheet; the contact sheet is')
+  names, x = list(files), common.read('edit.images', files.values(), shape)
   lines(config, system, x, names, edited)
+  _check_labels(config)
   mesh = sharding.mesh()
   params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
   make_folder(folder)
 
   # Encode, reconstruct, edit and decode.
-  generator = Generator(system, shape, build.solver(config, 'edit.solver'), mesh)
+  solver = build.solver(config, 'edit.solver')
+  generator = Generator(system, shape, solver, mesh, cache=config.sampling.cache)
   batch = config.sampling.batch
-  z = generator.encode(params, table, x, batch)
-  reconstructed = generator.decode(params, table, z, batch)
+  z = generator.encode(params, table, x, batch, label=c.encode_label)
+
+  def decode(z):
+    return generator.decode(params, table, z, batch, label=c.decode_label)
+
+  reconstructed = decode(z)
   edits = lines(config, system, z, names, edited)
-  pictures = editing.decoded(edits, lambda z: generator.decode(params, table, z, batch))
+  pictures = editing.decoded(edits, decode)
 
   # Write each picture, and the sheet.
-  report(names, x, reconstructed, c.solver)
+  if c.encode_label == c.decode_label:
+    report(names, x, reconstructed, c.solver)
   for name, image in zip(names, reconstructed, strict=True):
     figures.save(folder / f'{name}.png', to_uint8(image))
   for caption, images in pictures:
     for name, image in images:
-      figures.save(folder / f'{_slug(caption)}-{_slug(name)}.png', to_uint8(image))
+      name = f'{common.file_name(caption)}-{common.file_name(name)}.png'
+      figures.save(folder / name, to_uint8(image))
   if c.operation == 'reconstruct':
     caption = f'{c.solver}\n{len(table) - 1} steps'
     pictures = [
@@ -68,18 +71,11 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   console.log(f'{count} pictures by step {step:,}: see {folder}/sheet.png')
 
 
-def read(files: list[pathlib.Path], shape: tuple[int, int, int]) -> Float[np.ndarray, 'n h w c']:
-  """Pictures in the model's size and units. Raises ConfigError for one that cannot be read."""
-  if not figures.is_image(shape):
-    raise ConfigError(f'edit.images: data.shape = {shape} is no picture')
-  images = []
-  for file in files:
-    with blaming('edit.images', file):
-      image, changes = read_picture(file, shape)
-    images.append(image)
-    if changes:
-      console.log(f'{file}: {changes}')
-  return from_uint8(np.stack(images))
+def _check_labels(config):
+  classes = config.model.classes
+  for key in ('encode_label', 'decode_label'):
+    if not -1 <= (label := config.edit[key]) < classes:
+      raise ConfigError(f'edit.{key} = {label}: must be -1, no label, or below {classes} classes')
 
 
 def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
@@ -131,7 +127,3 @@ def report(names, x, reconstructed, solver):
   if errors.max() > 1:
     better = '' if solver == 'reversible_heun' else ', or edit.solver = reversible_heun'
     console.log(f'that is visible: take more --config.sampling.steps{better}')
-
-
-def _slug(text):
-  return re.sub(r'[^\w.+-]+', '_', text).strip('_')

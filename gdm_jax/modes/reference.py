@@ -21,13 +21,14 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   make_folder(workdir)
   build.system(config)
   features = load_features(config, workdir / FOLDER)
-  about = reference.describe(config, features)
+  source = build.data_source(config, 'evaluation.split', memory_gib=0)
+  about = reference.describe(config, features, source)
   named = config.evaluation.reference
   file = pathlib.Path(named).expanduser() if named else reference.file_of(about, workdir / FOLDER)
   make_folder(file.parent, f'evaluation.reference = {file}')
   if file.is_dir():
     raise ConfigError(f'evaluation.reference = {file} is a folder')
-  summary = reference.collect(config, features, sharding.mesh())
+  summary = reference.collect(config, features, source, sharding.mesh())
   reference.save(file, summary, about)
   console.log(
     f'{features.name} of {summary.moments.count:,} images of {about["data"]}, {about["split"]}: '

@@ -9,7 +9,8 @@ from gdm_jax import build, figures
 from gdm_jax.config import parse_seeds
 from gdm_jax.generation.generator import Generator
 from gdm_jax.generation.samples import SampleFolder
-from gdm_jax.runtime import console, sharding
+from gdm_jax.modes import common
+from gdm_jax.runtime import console, exported, sharding
 from gdm_jax.training.workdir import load_ema
 
 NOT_SETTINGS = ('seeds', 'batch', 'folder')  # of config.sampling: samples do not depend on them
@@ -26,12 +27,19 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   table = build.sampling_table(config, system)
   solver = build.solver(config)
   seeds = parse_seeds(config)
+  recipe = common.recipe(config, system, build.sampling_order(config, system.strategies)[0])
   mesh = sharding.mesh()
   params, step = load_ema(config, workdir, system, mesh)
-  generator = Generator(system, shape, solver, mesh, c.guidance)
+  guidance = build.sampling_guidance(config, system)
+  generator = Generator(system, shape, solver, mesh, guidance, config.sampling.cache)
 
   settings = {key: c[key] for key in c if key not in (*NOT_SETTINGS, 'adaptive')}
+  # Folders of before these keys have none of them.
+  newer = exported.NEWER['sampling'].items()
+  settings = {key: value for key, value in settings.items() if (key, value) not in newer}
   settings |= {'solver': solver.name, 'checkpoint': step}
+  if config.checkpoint.model:
+    settings['model'] = exported.open_model(config.checkpoint.model, 'checkpoint.model').digest()
   single_file = c.format == 'npz' or not figures.is_image(shape)
   folder = SampleFolder(workdir / c.folder, settings, single_file)
   missing = multihost_utils.broadcast_one_to_all(folder.missing(seeds))  # all must agree
@@ -40,8 +48,10 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     console.log(f'{len(seeds) - len(wanted):,} of {len(seeds):,} samples exist already')
 
   labels = build.sampling_labels(config, wanted)
-  for batch, x in generator.sample_batches(params, table, wanted, labels, c.batch):
-    folder.write(batch, generator.to_host(x, len(batch)))
+  latents = recipe and recipe.latents(system, generator, params, table)
+  batches = generator.sample_batches(params, table, wanted, labels, c.batch, latents=latents)
+  for batch, x in batches:
+    folder.write(batch, build.sampling_labels(config, batch), generator.to_host(x, len(batch)))
   multihost_utils.sync_global_devices('samples')
   first = folder.finish(seeds[: config.log.grid**2])
   figures.save(folder.path / 'grid.png', figures.overview(first))

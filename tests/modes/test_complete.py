@@ -20,6 +20,8 @@ def picture(tmp_path_factory):
   mask[0, 5] = 0
   Image.fromarray(mask).save(folder / 'cut.png')
   Image.fromarray(np.zeros((9, 8), np.uint8)).save(folder / 'tall.png')
+  Image.fromarray(np.eye(8, dtype=np.uint8)).save(folder / 'ones.png')
+  Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / 'white.png')
   (folder / 'broken.png').write_bytes(b'no picture')
   return folder
 
@@ -57,9 +59,13 @@ def test_known_pixels_stay_bit_identical(known, overrides, trained, picture):
 
 BAD = {
   'a mask that cuts a group': ('mask={}/cut.png', 'complete.mask cuts group 1: 15 of its 16'),
-  'an image of another size': ('images={}/tall.png', 'tall.png is 9 x 8, not 8 x 8'),
-  'a mask of another size': ('mask={}/tall.png', 'complete.mask: '),
-  'what is no picture': ('images={}/broken.png', 'broken.png cannot be read as a picture'),
+  'a mask of another size': (
+    'mask={}/tall.png',
+    "cropped to 8 x 8; must be of the images' own size",
+  ),
+  'a mask of 0 and 1': ('mask={}/ones.png', 'is white nowhere; it holds 0 and 1'),
+  'a white mask': ('mask={}/white.png', 'white.png is white everywhere'),
+  'what is no picture': ('images={}/broken.png', 'broken.png (no picture)'),
   'no pictures': ('images={}/none*.png', 'no pictures in '),
   'an unknown group': ('groups=0,4', 'must be some of the groups 0 to 3'),
   'every group': ('groups=0,1,2,3', 'must be some of the groups 0 to 3, and not all'),
@@ -106,7 +112,7 @@ def test_the_first_strategy_that_fits_is_taken(tmp_path, picture):
   )
   config.complete.mask = str(tmp_path / 'lower.png')
   system = build.system(config)
-  table, groups = complete.completion_table(config, system)
+  _, table, groups = complete.completion_table(config, system)
   labels = np.asarray(system.process.grouping.labels)
   np.testing.assert_array_equal(np.isin(labels, groups), np.indices((32, 32))[0] >= 16)
   np.testing.assert_array_equal(np.asarray(table)[2, list(groups)], 1)

@@ -138,10 +138,48 @@ def test_pictures_are_taken_two_by_two(banded, photos, capsys):
   assert '1 images cannot be taken two by two' in capsys.readouterr().err
 
 
+def test_a_pattern_without_pictures_is_named_also_behind_others(banded, photos, capsys):
+  assert edit(banded, photos, f'images={photos}/one.png,{photos}/none*.png') == 2
+  assert f"no pictures in '{photos}/none*.png'" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_picture_is_named(banded, photos, capsys):
   (photos / 'three.png').write_text('not a picture')
   assert edit(banded, photos) == 2
   assert 'three.png' in capsys.readouterr().err
+
+
+LABELLED = '--config.model.classes=10'
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory):
+  """A workdir of a model of labels, in three cosine bands."""
+  workdir = tmp_path_factory.mktemp('labelled') / 'run'
+  many = '--config.train.learning_rate=0.1', '--config.train.ema_halflife=1'
+  assert main.main(['', *runs.arguments(workdir, *BANDS, LABELLED, *many, steps=8)]) == 0
+  return workdir
+
+
+def test_decoding_under_another_label_translates(labelled, photos):
+  for folder, labels in {
+    'same': ('encode_label=3', 'decode_label=3'),
+    'other': ('encode_label=3', 'decode_label=7'),
+    'none': (),
+  }.items():
+    assert edit(labelled, photos, f'folder={folder}', *labels) == 0
+  same, other, none = (picture(labelled, 'one.png', f) for f in ('same', 'other', 'none'))
+  assert np.abs(same - none).max() <= 1
+  assert np.abs(same - other).max() > 1
+
+
+def test_labels_that_there_are_not_are_named(labelled, banded, photos, capsys):
+  assert edit(banded, photos, 'encode_label=0') == 2
+  assert (
+    'edit.encode_label = 0: must be -1, no label, or below 0 classes' in capsys.readouterr().err
+  )
+  assert edit(labelled, photos, 'decode_label=10') == 2
+  assert 'edit.decode_label = 10: must be -1' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('solver', ['heun', 'reversible_heun'])

@@ -61,12 +61,14 @@ def test_a_row_states_all_that_it_depends_on(measured, workdir):
   assert 0 <= numbers['recall'] <= 1
   for key in ('identity', 'parameters'):
     assert re.fullmatch('[0-9a-f]{8}', stated.pop(key))
+  assert re.fullmatch('[0-9a-f]{16}', stated.pop('fingerprint'))
   assert stated == {
     'checkpoint': '8',
     'strategy': 'main',
     'order': '0-1-2-3',
     'cuts': '',
     'steps': '4',
+    'rho': '',
     'solver': 'euler',
     'guidance': '1.0',
     'labels': '',
@@ -150,7 +152,7 @@ def test_another_evaluation_adds_a_row(overrides, stated, measured, workdir, cap
   *others, added = rows(workdir)
   assert others == before
   assert (added['parameters'] == measured['parameters']) == ('checkpoint' not in stated)
-  free = {'parameters', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'}
+  free = {'parameters', 'fingerprint', 'distance', 'kernel', 'kernel_error', 'precision', 'recall'}
   assert {k: v for k, v in added.items() if k not in free and v != measured[k]} == stated
   assert added['distance'] != measured['distance']
   assert f'FD (pixels) {float(added["distance"]):.4g}\n' in out
@@ -203,13 +205,13 @@ def test_a_reference_of_its_own_goes_into_the_workdir(tmp_path, idle, capsys):
   workdir = tmp_path / 'fresh'
   for split in ('train[:40]', 'train[:30]'):
     assert command(workdir, f'--config.data.split={split}', mode='reference') == 0
-  found = sorted(str(f.relative_to(workdir)) for f in workdir.rglob('*') if f.is_file())
-  for name, n in zip(found, (30, 40), strict=True):
-    assert name.startswith(f'evaluation/reference-pixels-digits-train_{n}-')
-  assert reference.load(workdir / found[0])[0].moments.count == 30
+  found = [reference.load(f) for f in workdir.rglob('*') if f.is_file()]
+  assert {f.parent for f in workdir.rglob('*.npz')} == {workdir / 'evaluation'}
+  stated = {(statistics.moments.count, about['split']) for statistics, about in found}
+  assert stated == {(30, 'train[:30]'), (40, 'train[:40]')}
 
 
-def test_making_a_reference_again_makes_it_anew(tmp_path):
+def test_making_a_reference_again_replaces_it(tmp_path):
   split = '--config.data.split=train[:40]'
   assert command(tmp_path, split, mode='reference') == 0
   (file,) = (tmp_path / 'evaluation').iterdir()
@@ -260,7 +262,7 @@ BAD = {
   ),
   'unknown features': (
     ['--config.evaluation.features=fid'],
-    "evaluation.features = 'fid': there are pixels, classifier, inception, vgg19",
+    "evaluation.features = 'fid': there are pixels, classifier, inception, lite0, vgg16, vgg19",
   ),
   'a reference that is not there': (
     ['--config.evaluation.reference=nowhere.npz'],

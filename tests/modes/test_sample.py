@@ -1,5 +1,7 @@
 """--mode=sample: an image is a function of its seed, and a run can be stopped and gone on with."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,21 +78,34 @@ def test_a_stopped_run_goes_on(form, trained, reference, monkeypatch, capsys):
   assert 'interrupted; run the same command again' in capsys.readouterr().err
   before = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
   assert len(before) == 1 + (16 if form == 'png' else 2)
-  (folder / '000020.png.tmp').write_text('torn')
+  torn, being_written = (folder / f'.000020.png.{i}.tmp' for i in range(2))
+  for file in (torn, being_written):
+    file.write_text('torn')
+  os.utime(torn, (0, 0))
+  for file in [*folder.glob('000003.png'), *folder.glob('samples-8-15.npz')]:
+    file.write_bytes(file.read_bytes()[:-20])  # as a power cut leaves it
 
   assert main.main(['', *args]) == 0
-  assert '16 of 30 samples exist already' in capsys.readouterr().err
+  kept = 15 if form == 'png' else 8
+  assert f'{kept} of 30 samples exist already' in capsys.readouterr().err
+  assert not torn.exists()
+  being_written.unlink()  # it may be another job's
   if form == 'png':
     found = images(folder)
     untouched = [f for f in folder.iterdir() if f.stat().st_mtime_ns == before.get(f.name)]
-    assert len(untouched) == 16
+    assert len(untouched) == 15
     others = {'grid.png', 'settings.json'}
     assert {f.name for f in folder.iterdir()} == {f'{i:06d}.png' for i in range(30)} | others
   else:
     assert {f.name for f in folder.iterdir()} == {'samples.npz', 'grid.png', 'settings.json'}
     saved = np.load(folder / 'samples.npz')
     np.testing.assert_array_equal(saved['seeds'], np.arange(30))
+    # As the field's evaluators read it.
+    assert (saved['arr_0'].dtype, saved['arr_0'].shape) == (np.uint8, (30, 8, 8, 1))
+    assert set(saved['label']) == {-1}
     found = dict(enumerate(np.clip(np.round((saved['x'][..., 0] + 1) * 127.5), 0, 255)))
+    for i in found:
+      np.testing.assert_array_equal(saved['arr_0'][i, ..., 0], found[i])
   assert largest_difference(found, reference) <= 1
 
   # All are there: nothing is generated. And more seeds join them.

@@ -206,7 +206,9 @@ CASES = {
   'elements 2': _pixels(grouping.elements((2,)), (1, 0), (16, 24)),
   'elements 5': _pixels(grouping.elements((5,)), (3, 1, 4, 0, 2), (12, 12, 16, 12, 12)),
   'cosine 3x5': _bands(bases.cosine((3, 5)), (2, 7), (0, 1, 2), (16, 16, 24)),
-  'blur 4x4': _bands(bases.blur((4, 4), 1.0), (1, 6), (1, 2, 0), (16, 24, 16), (0.3, 0.5)),
+  'blur 4x4': _bands(
+    bases.blur((4, 4), 1.0, 'reflect'), (1, 6), (1, 2, 0), (16, 24, 16), (0.3, 0.5)
+  ),
   'zero blur 3x5': _bands(bases.blur((3, 5), 0.9, 'zero'), (4,), (0, 1), (24, 24)),
 }
 

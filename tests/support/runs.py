@@ -1,10 +1,13 @@
 """Runs of the real command, shrunk until a step takes milliseconds."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -18,8 +21,6 @@ TINY = (
   '--config.model.ddpmpp.multipliers=1',
   '--config.model.ddpmpp.blocks=1',
   '--config.model.ddpmpp.attention=',
-  '--config.model.mlp.width=8',
-  '--config.model.mlp.depth=1',
   f'--config.train.batch={BATCH}',
   '--config.train.ramp=64',
   f'--config.log.every={BATCH}',
@@ -27,6 +28,7 @@ TINY = (
   '--config.sampling.steps=4',
   '--config.sampling.batch=8',
 )
+TINY_MLP = ('--config.model.mlp.width=8', '--config.model.mlp.depth=1')
 
 
 def arguments(workdir, *overrides, steps=4, config='digits', save_every=2):
@@ -35,6 +37,7 @@ def arguments(workdir, *overrides, steps=4, config='digits', save_every=2):
     f'--config={ROOT}/configs/{config}.py',
     f'--workdir={workdir}',
     *TINY,
+    *TINY_MLP * config.startswith('toy'),
     f'--config.train.duration={steps * BATCH}',
     f'--config.checkpoint.every={save_every * BATCH}',
     *overrides,
@@ -68,6 +71,27 @@ def _run(*args, devices, **extra):
     text=True,
     timeout=300,
   )
+
+
+@contextlib.contextmanager
+def started(args, **options) -> Iterator[subprocess.Popen]:
+  """The command, started; it is killed at the end if it still runs, so that no test waits for it.
+
+  It hears SIGHUP, also where the tests were started by nohup, which ignores it.
+  """
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL) if hasattr(signal, 'SIGHUP') else None
+  try:
+    process = subprocess.Popen(
+      [sys.executable, '-m', 'gdm_jax.main', *args], cwd=ROOT, env=environment(), **options
+    )
+  finally:
+    if before is not None:
+      signal.signal(signal.SIGHUP, before)
+  with process:
+    try:
+      yield process
+    finally:
+      process.kill()
 
 
 def metrics(workdir) -> list[dict]:
