@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import os
+import re
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,11 +14,19 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from gdm_jax.runtime import sharding
+from gdm_jax.runtime import rendezvous, sharding
 from gdm_jax.runtime.errors import ConfigError
 
 HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which a process counts as lost
 STOP_DELAY_STEPS = 8  # from a signal to the common stop; also how far the host may run ahead
+
+
+STOPPING = tuple(
+  getattr(signal, name)
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
+  if hasattr(signal, name)
+)
+"""What saves and stops a run: Ctrl-C, a scheduler (SLURM, submitit), a closed terminal."""
 
 
 class Cluster(NamedTuple):
@@ -25,15 +35,16 @@ class Cluster(NamedTuple):
   coordinator: str = ''
   num_processes: int = 0
   process_id: int = -1
-  detect: bool = False
+  detect: bool | None = None  # None: where the environment names several processes
 
 
-def join(cluster: Cluster):
+def join(cluster: Cluster, run: str = ''):
   """Joins the other processes of the run; call it before jax touches a device.
 
   They are those of the command line, or of SLURM or a TPU slice of GKE if the environment names
   several, or, with `detect`, whatever jax finds. Raises ConfigError if only some of the three flags
-  are given, and if the others do not come.
+  are given, and if the others do not come. With detect=False nothing is joined that is not named.
+  run: tells this run from others that were given the same coordinator by mistake.
   """
   *explicit, detect = cluster
   given = cluster.coordinator, cluster.num_processes > 0, cluster.process_id >= 0
@@ -42,8 +53,12 @@ def join(cluster: Cluster):
       f'--coordinator={cluster.coordinator} --num_processes={cluster.num_processes} '
       f'--process_id={cluster.process_id}: give all three, such as host:1234, 4 and 0 to 3'
     )
-  if not any(given) and not (detect or _launched_with_others()):
+  if cluster.coordinator and not re.fullmatch(r'.+:\d{1,5}', cluster.coordinator):
+    raise ConfigError(f'--coordinator={cluster.coordinator} needs a port, such as host:1234')
+  if not any(given) and (detect is False or not (detect or _launched_with_others())):
     return
+  if any(given):
+    rendezvous.meet(*explicit, run)
   # Otherwise jax takes SIGTERM, to note it and do nothing.
   jax.config.update('jax_enable_preemption_service', False)
   # Explicit flags must not be mixed with what jax detects, such as the GPU of SLURM's task.
@@ -76,17 +91,33 @@ def from_process_0(value: bool | float) -> bool | float:
   return type(value)(multihost_utils.broadcast_one_to_all(value))
 
 
+def require_same(what: str, value: str):
+  """Raises ConfigError, on every process, if not all were given the same value."""
+  if jax.process_count() == 1:
+    return
+  digests = multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode())))
+  if different := np.flatnonzero(digests != digests[0]).tolist():
+    raise ConfigError(
+      f'processes {different} were given another {what} than process 0; if they are runs of their '
+      'own, start them with --nodistributed'
+    )
+
+
 @contextlib.contextmanager
 def collect_signals() -> Iterator[list[int]]:
-  """Records SIGINT and SIGTERM instead of exiting; a second signal has its default effect."""
+  """Records STOPPING instead of exiting; a second signal has its default effect."""
   received: list[int] = []
 
   def receive(number, _):
     received.append(number)
     signal.signal(number, previous[number])
-    os.write(2, b'\nstopping after this step; once more to stop at once\n')
+    with contextlib.suppress(OSError):  # the terminal may be gone
+      os.write(2, b'\nstopping after this step; once more to stop at once\n')
 
-  previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+  # A closed terminal that `nohup` ignores stays ignored; Ctrl-C is ours also in the background.
+  always = signal.SIGINT, signal.SIGTERM
+  heard = [n for n in STOPPING if n in always or signal.getsignal(n) != signal.SIG_IGN]
+  previous = {n: signal.signal(n, receive) for n in heard}
   try:
     yield received
   finally:

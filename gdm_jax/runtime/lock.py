@@ -50,5 +50,5 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
 def _describe(holder):
   try:
     return f' ({holder.read_text()})'
-  except OSError:
+  except (OSError, ValueError):  # gone again, or not text
     return ''

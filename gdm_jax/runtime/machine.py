@@ -1,13 +1,19 @@
 """What a run sets up on its machine before jax begins."""
 
+import hashlib
 import os
 import pathlib
+import platform
 import sys
+
+from gdm_jax.runtime.errors import ConfigError
 
 HUGE_PAGES = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
 MALLOC = 'glibc.malloc.hugetlb'  # 1: malloc asks for huge pages
 YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'  # the operations that XLA gives to YNNPACK
 TRIED = (0, 10), (0, 12)  # versions of jax that know this flag
+CACHE_BYTES = 2 * 2**30  # of compiled programs; those not used for longest go first
+CACHED_SECONDS = 0.5  # of compilation, less is not worth a file
 
 
 def use_huge_pages():
@@ -15,8 +21,11 @@ def use_huge_pages():
 
   A training step on a CPU allocates and frees gigabytes: with pages of 4 KiB that is a tenth of its
   time. glibc reads its tunables only at the start of a program, and Linux must offer huge pages via
-  madvise. An explicit GLIBC_TUNABLES takes precedence; does nothing under a debugger.
+  madvise. An explicit GLIBC_TUNABLES takes precedence. Only what was started as `python -m MODULE`
+  is restarted: not a notebook, a script or `runpy` that runs it, nor a program under a debugger.
   """
+  if not started_as_module():
+    return
   tunables = os.environ.get('GLIBC_TUNABLES', '')
   if MALLOC in tunables or sys.gettrace() or not huge_pages_on_request():
     return
@@ -24,6 +33,15 @@ def use_huge_pages():
   sys.stdout.flush()
   sys.stderr.flush()
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def started_as_module() -> bool:
+  """Whether the program is `python -m MODULE`, which can be started again by the same words."""
+  spec = getattr(sys.modules['__main__'], '__spec__', None)
+  words = sys.orig_argv
+  return spec is not None and any(
+    words[i : i + 2] == ['-m', spec.name] for i in range(1, len(words) - 1)
+  )
 
 
 def huge_pages_on_request() -> bool:
@@ -46,17 +64,69 @@ def split_cpu(devices: int):
 
 
 def choose_convolutions(devices: int):
-  """Lets XLA's own convolutions run if the CPU is one device; XLA_FLAGS take precedence.
+  """Lets XLA's own convolutions run where they are faster; XLA_FLAGS take precedence.
 
-  jax gives convolutions to YNNPACK. That is faster if each device has one core, slower and less
-  exact on several (docs/performance.md has the measurements). Versions of jax that were not tried
-  are left alone: XLA aborts at a flag that it does not know.
+  jax gives convolutions to YNNPACK. That is faster if each device has one core and AVX-512, slower
+  and less exact otherwise (docs/performance.md has the measurements). Versions of jax that were not
+  tried are left alone: XLA aborts at a flag that it does not know.
   """
   flags = os.environ.get('XLA_FLAGS', '')
-  if devices > 1 or YNNPACK in flags:
+  if YNNPACK in flags or (devices > 1 and 'avx512f' in _processor()):
     return
   import jax
 
   first, last = TRIED
   if first <= jax.__version_info__[:2] <= last:
     os.environ['XLA_FLAGS'] = f'{flags} --{YNNPACK}=-individual_convolution'.strip()
+
+
+def keep_programs(setting: str):
+  """Keeps compiled programs between runs, where `machine.compilation_cache` says.
+
+  'auto' is a folder of the user's cache, unless JAX_COMPILATION_CACHE_DIR names one, and none where
+  the user has no place to write. Raises ConfigError for a folder that cannot be made.
+  """
+  import jax
+
+  if not setting or (setting == 'auto' and jax.config.jax_compilation_cache_dir):
+    return
+  folder = user_cache() if setting == 'auto' else pathlib.Path(setting).expanduser()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError) as error:
+    if setting == 'auto':
+      return
+    raise ConfigError(f'machine.compilation_cache = {setting}: {error}') from None
+  if setting == 'auto':
+    if not os.access(folder, os.W_OK):
+      return
+    jax.config.update('jax_compilation_cache_max_size', CACHE_BYTES)
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', CACHED_SECONDS)
+
+
+def user_cache() -> pathlib.Path:
+  """The folder of compiled programs in the user's cache: one for each kind of processor.
+
+  Several machines may share a home, and XLA compiles for the processor that it runs on.
+  """
+  root = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(root) / 'gdm_jax' / hashlib.sha256(_processor().encode()).hexdigest()[:12]
+
+
+def _processor():
+  """What programs for this processor may depend on; on Linux with what it is capable of."""
+  cpu = pathlib.Path('/proc/cpuinfo')
+  lines = cpu.read_text().splitlines() if cpu.exists() else []
+  known = [line for line in lines if line.startswith(('flags', 'Features', 'model name'))]
+  return '\n'.join([platform.machine(), platform.processor(), *sorted(set(known))])
+
+
+def devices() -> str:
+  """The devices that jax computes on, such as '8 devices (NVIDIA H100 80GB HBM3)'."""
+  import jax
+
+  kinds = sorted({device.device_kind for device in jax.devices()})
+  count, processes = jax.device_count(), jax.process_count()
+  of = f' of {processes} processes' if processes > 1 else ''
+  return f'{count} device{"s" * (count > 1)}{of} ({", ".join(kinds)})'

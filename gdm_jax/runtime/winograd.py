@@ -52,12 +52,12 @@ def pays(x: Float[AnyArray, 'b h w c'], kernel: Float[AnyArray, '3 3 c d']) -> b
   """Whether `convolve` is faster on a CPU, as measured, and exact enough.
 
   Few tiles, of all devices together, do not outweigh the transforms of the kernel; with few
-  channels the gain does not repay the longer compilation. Any jax_default_matmul_precision but the
-  default, such as 'highest', keeps convolutions direct.
+  channels the gain does not repay the longer compilation. A jax_default_matmul_precision of
+  'highest' keeps convolutions direct.
   """
   batch, height, width, _ = x.shape
   tiles = batch * -(-height // 4) * -(-width // 4)
-  default = jax.config.jax_default_matmul_precision in (None, 'default')
+  default = jax.config.jax_default_matmul_precision != 'highest'
   return x.dtype == jnp.float32 and default and min(kernel.shape[2:]) >= 128 and tiles >= 128
 
 

@@ -121,6 +121,13 @@ class Checkpoints:
     step, ema = self._newest_intact(read, (step,) if step else ())
     return ema, step
 
+  def about(self) -> dict | None:
+    """What the newest checkpoint was made with, as given to `save`; None if there is none."""
+    if (step := self.latest()) is None:
+      return None
+    args = ocp.args.Composite(about=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=args)['about']
+
   def _newest_intact(self, read, candidates=()):
     """The newest step that can be read, and what `read` returns for it."""
     candidates = list(candidates) or self.steps()[::-1]

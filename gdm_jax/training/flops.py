@@ -2,10 +2,12 @@
 
 Convolutions count as direct ones, although a CPU does some with fewer (`runtime.winograd`), so that
 a count is the same on every machine. jax's CPU backend counts: accelerators do not before they
-compile. If JAX_PLATFORMS excludes it, both functions raise ConfigError.
+compile. If JAX_PLATFORMS excludes it, all functions raise ConfigError.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ def network(config: ConfigDict, system: build.System, batch: int, gradient: bool
     return jnp.sum(system.predictor(params, x, alpha, train=gradient, rngs=rngs) ** 2)
 
   function = jax.grad(forward) if gradient else forward
-  return _count(function, params, x, alpha, jax.eval_shape(jax.random.key, 0))
+  return count(function, params, x, alpha, jax.eval_shape(jax.random.key, 0))
 
 
 def training(config: ConfigDict, system: build.System) -> float:
@@ -39,10 +41,11 @@ def training(config: ConfigDict, system: build.System) -> float:
   x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)
   label = jax.ShapeDtypeStruct((config.train.batch,), jnp.int32)
   step = training_step.make_train_step(config, system, optimizer)
-  return _count(step, state, {'x': x, 'label': label}) / config.train.batch
+  return count(step, state, {'x': x, 'label': label}) / config.train.batch
 
 
-def _count(function, *args):
+def count(function: Callable, *args: Any) -> float:
+  """FLOPs of a function of arrays or of their shapes; the body of a loop counts once."""
   try:
     (cpu, *_) = jax.local_devices(backend='cpu')
   except RuntimeError as error:

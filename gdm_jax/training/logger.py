@@ -120,6 +120,16 @@ class Logger:
       self._write(row, steps)
     return row
 
+  def record(self, step: int, row: dict):
+    """Writes a row of its own, of what was measured at a step."""
+    if self._primary:
+      row = {'step': step, 'images': step * self._batch, **row}
+      self._file.write(json.dumps(row) + '\n')
+      self._file.flush()
+      if self._writer:
+        numbers = {k: v for k, v in row.items() if k not in ('step', 'images')}
+        self._writer.write_scalars(step, dict(_flat(numbers)))
+
   def _write(self, row, steps):
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
@@ -137,20 +147,23 @@ class Logger:
       print(f'{row["images"]:,} images: {status}', file=sys.stderr, flush=True)
 
 
+def _flat(tree, prefix=''):
+  """The numbers of nested dicts and lists, by their paths."""
+  for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+    if isinstance(value, dict | list):
+      yield from _flat(value, f'{prefix}{key}/')
+    else:
+      yield f'{prefix}{key}', value
+
+
 def _reopened(file, step):
   """Opens metrics.jsonl without the lines that a resumed run will write again."""
   if file.exists():
-    lines = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+    steps = range(step + 1)
+    lines = [json.dumps(row) for row in files.read_rows(file) if row.get('step') in steps]
     with files.atomic_write(file) as f:
       f.write(''.join(f'{line}\n' for line in lines).encode())
   return file.open('a')
-
-
-def _step_of(line):
-  try:
-    return json.loads(line)['step']
-  except ValueError:  # the torn last line of a killed run
-    return float('inf')
 
 
 def _tensorboard(workdir):

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import grain
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gdm_jax.build import System, optimizer
 from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.distributed import StopSignal
-from gdm_jax.runtime.errors import Interrupted, TrainingError
+from gdm_jax.runtime.errors import DataError, Interrupted, TrainingError
 from gdm_jax.training import step as training_step
-from gdm_jax.training import workdir
 from gdm_jax.training.checkpoint import Checkpoints
 from gdm_jax.training.logger import Logger, NonFiniteError
 from gdm_jax.training.step import TrainState
@@ -24,13 +24,17 @@ Event = tuple[int, Callable[[TrainState, int], None]]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a training run gets its data, writes, and hears of signals."""
+  """Where a training run gets its data, writes, and hears of signals.
+
+  about: what its checkpoints record of it (`workdir.describe`).
+  """
 
   iterator: grain.DatasetIterator
   checkpoints: Checkpoints
   logger: Logger
   mesh: Mesh
   stop: StopSignal
+  about: dict
 
 
 def num_steps(config: ConfigDict) -> int:
@@ -44,8 +48,12 @@ def init_or_restore(
   iterator: grain.DatasetIterator,
   checkpoints: Checkpoints,
   mesh: Mesh,
+  params: Callable[[], dict] | None = None,
 ) -> TrainState:
-  """The state of the newest checkpoint, with `iterator` moved to its position; or a new state."""
+  """The state of the newest checkpoint, with `iterator` moved to its position; or a new state.
+
+  params: of the new state, on the host; by default they are random.
+  """
 
   def create():
     return training_step.init_state(config, system, optimizer(config))
@@ -53,7 +61,11 @@ def init_or_restore(
   abstract = jax.eval_shape(create)
   layout = sharding.fsdp_sharded(mesh, abstract)
   if checkpoints.latest() is None:
-    return jax.jit(create, out_shardings=layout)()
+    state = jax.jit(create, out_shardings=layout)()
+    if params is None:
+      return state
+    twice = jax.jit(lambda p: (p, jax.tree.map(jnp.copy, p)), out_shardings=(layout.params,) * 2)
+    return state.replace(**dict(zip(('params', 'ema'), twice(params()), strict=True)))
   target = jax.tree.map(
     lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), abstract, layout
   )
@@ -68,8 +80,8 @@ def train(
 ) -> TrainState:
   """Trains to the end of the duration and returns the last state, which is saved.
 
-  Raises Interrupted after a signal, and TrainingError at a loss that is not finite, in which case
-  nothing is saved.
+  Raises Interrupted after a signal and DataError at data that cannot be read, after saving; and
+  TrainingError at a loss that is not finite, in which case nothing is saved.
   """
   batch, first, last = config.train.batch, int(state.step), num_steps(config)
   logger, mesh = run.logger, run.mesh
@@ -78,11 +90,20 @@ def train(
     donate_argnums=0,
     out_shardings=(sharding.fsdp_sharded(mesh, state), sharding.replicated(mesh)),
   )
+
+  def save(state):
+    run.checkpoints.save(state, run.iterator.get_state(), run.about)
+
   if first < last:
     console.log('compiling the training step')
   for step in range(first, last):
-    with logger.waiting():
-      examples = sharding.shard_batch(next(run.iterator), mesh)
+    try:
+      with logger.waiting():
+        examples = sharding.shard_batch(next(run.iterator), mesh)
+    except DataError:
+      if step > first:  # what was learnt before is worth keeping
+        save(state)
+      raise
     state, metrics = advance(state, examples)
     logger.add(metrics)
     if step == first:  # compilation is over when the first step is
@@ -102,7 +123,7 @@ def train(
         raise TrainingError(_advice(error, config, run.checkpoints)) from None
     if saving:
       with logger.paused():
-        run.checkpoints.save(state, run.iterator.get_state(), workdir.describe(config))
+        save(state)
     if signalled:
       raise Interrupted(signalled, step + 1)
     for every, call in events:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from gdm_jax import build, figures
 from gdm_jax.config import parse_seeds
-from gdm_jax.generation.generator import Generator, chunks
+from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime import console, distributed, sharding
 from gdm_jax.runtime.distributed import StopSignal
 from gdm_jax.training.logger import Logger
@@ -31,11 +31,12 @@ class Preview:
     mesh: Mesh,
     stop: StopSignal,
   ):
-    c = config.sampling
     self._config, self._workdir, self._mesh, self._stop = config, workdir, mesh, stop
     self._table = build.sampling_table(config, system)
     solver = build.solver(config)
-    self._generator = Generator(system, config.data.shape, solver, mesh, c.guidance)
+    guidance = build.sampling_guidance(config, system)
+    cache = config.sampling.cache
+    self._generator = Generator(system, config.data.shape, solver, mesh, guidance, cache)
 
   def draw(self, state: TrainState, images: int, logger: Logger):
     """Writes a sample grid to progress/, named by the training images seen."""
@@ -65,7 +66,7 @@ class Preview:
     bar = tqdm.tqdm(
       self._generator.iterate(ema, self._table, seeds, labels, chunk_steps=FRAME_STEPS),
       desc='samples',
-      total=1 + len(chunks(self._table, FRAME_STEPS)),
+      total=1 + self._generator.count(self._table, FRAME_STEPS),
       leave=False,
       disable=None if distributed.is_primary() else True,
     )

@@ -19,6 +19,7 @@ from gdm_jax.build import System
 from gdm_jax.data import units
 from gdm_jax.data.augment import augment
 from gdm_jax.process import Data, Levels
+from gdm_jax.schedule import Schedule
 from gdm_jax.typing import AnyArray
 
 STREAMS = ('init', 'time', 'order', 'latent', 'dropout', 'label')
@@ -45,11 +46,16 @@ def random_keys(seed: int, step: int | Int[AnyArray, '']) -> dict[str, PRNGKeyAr
   return {**keys, 'augment': jax.random.fold_in(key, len(STREAMS))}
 
 
+def init_params(config: ConfigDict, system: System) -> dict:
+  """The parameters before the first step."""
+  return system.predictor.init(random_keys(config.seed, 0)['init'])
+
+
 def init_state(
   config: ConfigDict, system: System, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """The state before the first step."""
-  params = system.predictor.init(random_keys(config.seed, 0)['init'])
+  params = init_params(config, system)
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
 
@@ -61,7 +67,7 @@ def make_train_step(
   batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32, unchanged, [batch, *grid, c];
   batch['label']: int32 [batch]. metrics: 'loss', the batch's mean, and 'gradient_norm'.
   """
-  c = config.train
+  c, all_at_once = config.train, trains_all_at_once(system)
 
   def step(state, batch):
     # Draw everything random for the global batch.
@@ -69,7 +75,7 @@ def make_train_step(
     keys = random_keys(config.seed, state.step)
     if config.data.augment:
       x, augmentation = augment(keys['augment'], x, config.data.augment)
-    z, alpha, rate = draw_noise(config, system, keys, x)
+    z, alpha, rate, diffusion = draw_noise(config, system, keys, x)
     label = None
     if config.model.classes:
       hidden = jax.random.bernoulli(keys['label'], c.label_dropout, (len(x),))
@@ -77,19 +83,38 @@ def make_train_step(
 
     # The mean loss and its gradient, one microbatch after another.
     def mean_loss(params, rngs, examples):
-      x, z, alpha, rate, label, augmentation = examples
+      x, z, alpha, rate, bounds, label, augmentation = examples
+      options = {'train': True, 'rngs': rngs}
 
       def predict(x_t, alpha):
-        return system.predictor(params, x_t, alpha, label, augmentation, train=True, rngs=rngs)
+        predictor = system.predictor
+        if all_at_once:
+          given = x, x_t, alpha, Schedule(*bounds), label, augmentation
+          return predictor.conditionals(params, *given, **options)
+        return predictor(params, x_t, alpha, label, augmentation, **options)
 
       return jnp.mean(losses.loss(predict, system.process, x, z, alpha, rate, c.weighting))
 
     gradient = microbatched(jax.value_and_grad(mean_loss), config.machine.microbatches)
-    examples = x, z, alpha, rate, label, augmentation
+    bounds = diffusion.start, diffusion.end
+    examples = x, z, alpha, rate, bounds, label, augmentation
     loss, gradient = gradient(state.params, keys['dropout'], examples)
     return apply_gradient(config, optimizer, state, loss, gradient)
 
   return step
+
+
+def overlaps(system: System) -> bool:
+  """Whether groups of some strategy move at the same time, each at a level of its own."""
+  return any(strategy.overlaps for strategy in system.strategies.values())
+
+
+def trains_all_at_once(system: System) -> bool:
+  """Whether one pass trains all groups, each at a time of its own.
+
+  A groupwise network can, if what a group is shown of others is clean.
+  """
+  return system.predictor.is_groupwise and not overlaps(system)
 
 
 def microbatched(gradient: Callable, count: int) -> Callable:
@@ -116,12 +141,34 @@ def microbatched(gradient: Callable, count: int) -> Callable:
 
 def draw_noise(
   config: ConfigDict, system: System, keys: dict[str, PRNGKeyArray], x: Data
-) -> tuple[Data, Levels, Levels]:
-  """What a step draws for its data: latents z, signal levels and their rates, [batch, k]."""
-  t = schedule.training_times(keys['time'], len(x), config.train.low_discrepancy)
+) -> tuple[Data, Levels, Levels, Schedule]:
+  """What a step draws for its data: latents z, signal levels and their rates, [batch, k], and the
+  schedules that these come from.
+
+  If all groups are trained at once, each is at a time of its own interval.
+  """
   diffusion = schedule.draw(keys['order'], tuple(system.strategies.values()), len(x))
   z = jax.random.normal(keys['latent'], x.shape, x.dtype)
-  return z, schedule.coefficients(diffusion, t), schedule.rates(diffusion, t)
+  low_discrepancy, discrete = config.train.low_discrepancy, config.train.times == 'discrete'
+  if trains_all_at_once(system):
+    t = schedule.times_of_groups(keys['time'], diffusion, low_discrepancy)
+    t, each = (diffusion.end if discrete else t), schedule.of_each_group(diffusion)
+    return z, schedule.coefficients(each, t)[..., 0], schedule.rates(each, t)[..., 0], diffusion
+  t = schedule.training_times(keys['time'], len(x), low_discrepancy)
+  if discrete:
+    t = schedule.interval_ends(diffusion, t)
+  return z, *levels(system, diffusion, t), diffusion
+
+
+def levels(
+  system: System, diffusion: Schedule, t: Float[AnyArray, ' batch']
+) -> tuple[Levels, Levels]:
+  """Signal levels and their rates, [batch, k], where schedules are at times t in training."""
+  alpha, rate = schedule.coefficients(diffusion, t), schedule.rates(diffusion, t)
+  if overlaps(system):
+    # The rows of `Process.table` are even in tau: groups that move together must do so here too.
+    alpha, rate = jax.jvp(system.process.path.level, (alpha,), (rate,))
+  return alpha, rate
 
 
 def apply_gradient(

@@ -1,8 +1,13 @@
 """What a run asks of the machine: huge pages, devices of a CPU, whose convolutions."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from gdm_jax.runtime import machine
+from gdm_jax.runtime.errors import ConfigError
 from tests.support import runs
 
 ASKING = 'always [madvise] never'
@@ -26,14 +31,16 @@ print(os.environ.get('GLIBC_TUNABLES'))
     (None, {}, 1, None),
   ],
 )
-def test_a_program_starts_anew_once_where_huge_pages_are_for_the_asking(
+def test_a_program_restarts_once_where_huge_pages_are_for_the_asking(
   kernel, given, starts, tunables, tmp_path, monkeypatch
 ):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
   file = tmp_path / 'enabled'
   if kernel:
     file.write_text(kernel)
-  said = runs.python('-c', STARTED, file, 'an argument', **given).stdout.splitlines()
+  (tmp_path / 'started.py').write_text(STARTED)
+  given = {**given, 'PYTHONPATH': f'{tmp_path}:{runs.ROOT}'}
+  said = runs.python('-m', 'started', file, 'an argument', **given).stdout.splitlines()
   assert len(said) == starts + 1
   assert len(set(said[:-1])) == 1  # the same process, with the same arguments
   assert said[0].endswith(' an argument')
@@ -51,11 +58,59 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_pages_are_huge(monkeypatch):
+def test_pages_are_huge(tmp_path, monkeypatch):
   if not machine.huge_pages_on_request():
     pytest.skip('huge pages are not for the asking on this machine')
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
-  assert int(runs.python('-c', TOUCHED).stdout) < 2**28 / 4096 / 8
+  (tmp_path / 'touched.py').write_text(TOUCHED)
+  path = f'{tmp_path}:{runs.ROOT}'
+  assert int(runs.python('-m', 'touched', PYTHONPATH=path).stdout) < 2**28 / 4096 / 8
+
+
+@pytest.mark.parametrize('how', ['code', 'runpy', 'standard input'])
+def test_a_program_that_runs_the_module_is_not_started_again(how, tmp_path, monkeypatch):
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  file = tmp_path / 'enabled'
+  file.write_text(ASKING)
+  (tmp_path / 'started.py').write_text(STARTED)
+  code = f"""
+import runpy, sys
+sys.argv = ['started', {str(file)!r}]
+runpy.run_module('started', run_name='__main__', alter_sys=True)
+"""
+  environment = runs.environment(PYTHONPATH=f'{tmp_path}:{runs.ROOT}')
+  words = {'code': ['-c', STARTED, str(file)], 'runpy': ['-c', code], 'standard input': ['-']}
+  done = subprocess.run(
+    [sys.executable, *words[how]],
+    input=code,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == 'None'
+  assert len(done.stdout.splitlines()) == 2
+
+
+WITHOUT_UNIX = """
+import importlib, pkgutil, sys
+sys.modules['fcntl'] = sys.modules['resource'] = sys.modules['pwd'] = None
+import os, signal
+for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2'):
+  delattr(signal, name)
+del os.sysconf
+import gdm_jax
+for module in pkgutil.walk_packages(gdm_jax.__path__, 'gdm_jax.'):
+  importlib.import_module(module.name)
+from gdm_jax.runtime import distributed, memory
+assert len(distributed.STOPPING) == 2
+print(memory.host_memory())
+"""
+
+
+def test_a_system_without_unix_imports_everything():
+  # In the place of Windows, on which nothing was tried.
+  assert int(runs.python('-c', WITHOUT_UNIX).stdout) == 8 * 2**30
 
 
 CONVOLUTION = """
@@ -68,14 +123,59 @@ print('ynn_fusion' in program.as_text(), len(jax.devices()))
 """
 
 
+AVX512 = 'avx512f' in pathlib.Path('/proc/cpuinfo').read_text()
+
+
 @pytest.mark.parametrize(
   ('devices', 'flags', 'printed'),
   [
     (1, '', 'False 1'),
-    (2, '', 'True 2'),
+    (2, '', f'{AVX512} 2'),
     (1, '--xla_cpu_experimental_ynn_fusion_type=+individual_convolution', 'True 1'),
   ],
 )
-def test_only_a_cpu_of_several_devices_convolves_by_ynnpack(devices, flags, printed):
+def test_only_several_devices_of_512_bits_convolve_by_ynnpack(devices, flags, printed):
   overrides = ['--config=configs/digits.py', f'--config.machine.cpu_devices={devices}']
   assert runs.python('-c', CONVOLUTION, *overrides, XLA_FLAGS=flags).stdout.strip() == printed
+
+
+@pytest.fixture
+def jax_config():
+  """jax's config of compiled programs, as it was before the test afterwards."""
+  import jax
+
+  names = [f'jax_compilation_cache_{name}' for name in ('dir', 'max_size')]
+  names.append('jax_persistent_cache_min_compile_time_secs')
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update('jax_compilation_cache_dir', None)
+  yield jax.config
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_compiled_programs_are_kept_in_the_users_cache(jax_config, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  machine.keep_programs('auto')
+  kept = pathlib.Path(jax_config.jax_compilation_cache_dir)
+  assert kept.parent == tmp_path / 'gdm_jax'
+  assert kept.is_dir()
+  monkeypatch.setattr(machine, '_processor', lambda: 'another')
+  assert machine.user_cache() != kept  # what is compiled for one may not run on the other
+
+
+def test_a_folder_of_the_environment_is_left_alone(jax_config, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  jax_config.update('jax_compilation_cache_dir', str(tmp_path))
+  machine.keep_programs('auto')
+  assert jax_config.jax_compilation_cache_dir == str(tmp_path)
+  assert not (tmp_path / 'cache').exists()
+
+
+def test_without_a_place_to_write_nothing_is_kept(jax_config, tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  machine.keep_programs('auto')
+  machine.keep_programs('')
+  assert jax_config.jax_compilation_cache_dir is None
+  with pytest.raises(ConfigError, match=r'machine\.compilation_cache = .*file/mine: '):
+    machine.keep_programs(str(tmp_path / 'file' / 'mine'))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from gdm_jax.runtime import distributed
+from gdm_jax.runtime import distributed, rendezvous
 from gdm_jax.runtime.distributed import Cluster
 from tests.support import runs
 from tests.support.fault_injection import last_step, until
@@ -119,7 +119,7 @@ def test_two_processes_train_like_one(one, two):
   np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5, atol=1e-5)
   assert runs.steps_saved(two) == [10, 20]
   pictures = ('samples.png', 'generation.gif', 'loss.png')
-  others = ('.lock', 'checkpoints', 'config.json', 'metrics.jsonl')
+  others = ('.lock', 'checkpoints', 'config.json', 'data.json', 'metrics.jsonl')
   assert sorted(f.name for f in two.iterdir()) == sorted((*pictures, *others))
 
 
@@ -171,7 +171,10 @@ def test_two_processes_evaluate_like_one(one, tmp_path):
   numbers = {'distance', 'kernel', 'kernel_error', 'precision', 'recall'}
   assert {key: a[key] for key in a.keys() - numbers} == {key: b[key] for key in b.keys() - numbers}
   for key in numbers:
-    np.testing.assert_allclose(float(b[key]), float(a[key]), rtol=1e-5, err_msg=key)
+    # Images are equal to float32's rounding, and a pixel between two bytes may become either.
+    # An error is as exact as the kernel distances of the blocks that it is the spread of.
+    scale = float(a['kernel' if key == 'kernel_error' else key])
+    np.testing.assert_allclose(float(b[key]), float(a[key]), rtol=0, atol=1e-4 * scale, err_msg=key)
   assert float(a['distance']) > 0
 
 
@@ -211,7 +214,7 @@ def test_where_one_fails_unforeseen_the_other_ends_too(tmp_path):
   with Pair(tmp_path, arguments(workdir, **FOREVER)) as both:
     until(lambda: both.processes[0].poll() is not None, seconds=60)
     assert both.processes[0].returncode == 1
-    assert 'IsADirectoryError' in both.said(0)
+    assert f'error: {workdir}/.lock: Is a directory' in both.said(0)
     assert both.processes[1].wait(60) != 0
 
 
@@ -283,6 +286,7 @@ def test_the_environment_says_whether_there_are_several(name, monkeypatch):
   for key, value in variables.items():
     monkeypatch.setenv(key, value)
   monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **_: calls.append(args))
+  monkeypatch.setattr(rendezvous, 'meet', lambda *args: None)
   distributed.join(cluster)
   assert calls == ([] if wanted is None else [wanted])
 

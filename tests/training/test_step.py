@@ -73,6 +73,22 @@ def test_the_gradient_is_the_same(machine):
     np.testing.assert_allclose(a, b, atol=1e-12 * norm)
 
 
+def test_microbatches_of_a_groupwise_network_have_its_gradient():
+  config = config_of()
+  config.model.name = 'group_causal'
+  config.model.group_causal.update(width=16, depth=2)
+  gradients = []
+  for count in (1, 4):
+    config.machine.microbatches = count
+    system = build.system(config)
+    state, batch = state_and_batch(config, system)
+    step = jax.jit(training_step.make_train_step(config, system, build.optimizer(config)))
+    gradients.append(step(state, batch)[0].optimizer[0].mu)
+  largest = max(np.abs(g).max() for g in jax.tree.leaves(gradients[0]))
+  for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * largest)  # the network computes in float32
+
+
 def test_microbatches_take_every_other_row_and_have_a_key_each():
   x, key = jnp.arange(12.0), jax.random.key(0)
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -15,7 +14,10 @@ import pytest
 
 from configs import default
 from gdm_jax import build, main
+from gdm_jax.data import pipeline
 from gdm_jax.generation.generator import Generator
+from gdm_jax.runtime import distributed
+from gdm_jax.runtime.errors import DataError
 from gdm_jax.training import step as training_step
 from gdm_jax.training.logger import Logger
 from tests.support import runs
@@ -60,32 +62,11 @@ def test_lines_beyond_the_checkpoint_are_not_kept(unbroken, tmp_path):
   assert [row['step'] for row in runs.metrics(workdir)] == list(range(1, 27))
 
 
-def test_killed_three_times_equals_an_unbroken_run(unbroken, tmp_path):
-  workdir = tmp_path / 'run'
-  args = [sys.executable, '-m', 'gdm_jax.main', *runs.arguments(workdir, steps=24)]
-  for kill_at in (3, 9, 17):
-    with subprocess.Popen(
-      args, cwd=runs.ROOT, env=runs.environment(), stderr=subprocess.DEVNULL
-    ) as process:
-      _wait_for_step(workdir, kill_at, process)
-      process.kill()
-    assert process.returncode == -signal.SIGKILL
-    (workdir / 'metrics.jsonl').unlink()  # the next wait must see its own run's lines
-  assert subprocess.run(args, cwd=runs.ROOT, env=runs.environment(), check=False).returncode == 0
-  runs.assert_same_bits(runs.arrays(workdir, 24), runs.arrays(unbroken, 24))
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', distributed.STOPPING)
 def test_a_signal_saves_and_says_so(number, tmp_path):
   workdir = tmp_path / 'run'
   args = runs.arguments(workdir, steps=100_000, save_every=100_000)
-  with subprocess.Popen(
-    [sys.executable, '-m', 'gdm_jax.main', *args],
-    cwd=runs.ROOT,
-    env=runs.environment(),
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
+  with runs.started(args, stderr=subprocess.PIPE, text=True) as process:
     _wait_for_step(workdir, 2, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
@@ -93,6 +74,54 @@ def test_a_signal_saves_and_says_so(number, tmp_path):
   (step,) = runs.steps_saved(workdir)
   assert f'{number.name}: saved step {step:,}; run the same command again' in errors
   assert 'Traceback' not in errors
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='this system has no SIGHUP')
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    with distributed.collect_signals() as received:
+      os.kill(os.getpid(), signal.SIGHUP)
+      os.kill(os.getpid(), signal.SIGUSR1)
+      assert received == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_outlives_its_terminal(tmp_path):
+  workdir = tmp_path / 'run'
+  args = runs.arguments(workdir, '--config.log.every=16', steps=6)
+  with runs.started(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    process.stderr.close()
+    assert process.wait(120) == 0
+  assert runs.steps_saved(workdir)[-1] == 6
+
+
+def test_data_that_break_in_mid_training_save_first(tmp_path, unbroken, monkeypatch, capsys):
+  workdir, batches = tmp_path / 'run', pipeline.batches
+  args = runs.arguments(workdir, steps=24, save_every=1000)
+  calls = iter(range(100))
+
+  def breaking(*args, **kwargs):
+    iterator = batches(*args, **kwargs)
+    intact = type(iterator).__next__
+
+    def broken(self):
+      if self is iterator and next(calls) == 3:
+        raise DataError('a picture is gone')
+      return intact(self)
+
+    patch.setattr(type(iterator), '__next__', broken)
+    return iterator
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pipeline, 'batches', breaking)
+    assert main.main(['', *args]) == 2
+  assert 'error: a picture is gone' in capsys.readouterr().err
+  assert runs.steps_saved(workdir) == [3]
+  assert main.main(['', *args]) == 0
+  runs.assert_same_bits(runs.arrays(workdir, 24), runs.arrays(unbroken, 24))
 
 
 @pytest.mark.parametrize('moment', ['flush', 'draw'])
@@ -118,20 +147,29 @@ def test_a_signal_at_an_awkward_moment_is_not_lost(moment, tmp_path, capsys, mon
   assert saved <= 4
 
 
-def test_eight_devices_train_like_one(unbroken, tmp_path):
-  workdir = tmp_path / 'run'
+@pytest.fixture(scope='module')
+def eight(tmp_path_factory):
+  """The first 20 steps of it, on eight devices."""
+  workdir = tmp_path_factory.mktemp('eight') / 'run'
   result = runs.command(*runs.arguments(workdir, steps=20), devices=8)
   assert result.returncode == 0, result.stderr
-  losses = [[row['loss'] for row in runs.metrics(w)[:20]] for w in (workdir, unbroken)]
+  return workdir
+
+
+def test_eight_devices_train_like_one(unbroken, eight):
+  losses = [[row['loss'] for row in runs.metrics(w)[:20]] for w in (eight, unbroken)]
   np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
   assert losses[0] != losses[1]  # other programs, so other rounding: it did use eight
 
 
-def test_a_checkpoint_moves_between_one_two_and_eight_devices(unbroken, tmp_path):
+def test_a_checkpoint_moves_between_one_two_and_eight_devices(unbroken, eight, tmp_path, capsys):
   workdir = tmp_path / 'run'
-  for steps, devices in ((8, 8), (16, 1), (20, 2), (24, 8)):
-    done = runs.command(*runs.arguments(workdir, steps=steps), devices=devices)
-    assert done.returncode == 0, done.stderr
+  shutil.copytree(eight, workdir)
+  assert main.main(['', *runs.arguments(workdir, steps=22)]) == 0
+  assert 'resumed from step 20' in capsys.readouterr().err
+  done = runs.command(*runs.arguments(workdir, steps=24), devices=2)
+  assert done.returncode == 0, done.stderr
+  assert 'resumed from step 22' in done.stderr
   losses = [[row['loss'] for row in runs.metrics(w)] for w in (workdir, unbroken)]
   assert len(losses[0]) == 24
   np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -6,9 +6,12 @@ import pytest
 
 from gdm_jax import main
 from gdm_jax.config import MODEL, RUN
+from gdm_jax.data.contents import Contents
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import workdir
 from tests.support import runs
+
+CONTENTS = Contents(3, ('cat', 'dog'), '0123456789abcdef')
 
 
 def config(*overrides):
@@ -23,6 +26,8 @@ def write_old(folder, **changes):
   tree['model'].pop('mlp')
   blur = tree['basis'].pop('blur')
   tree['model'].update(ddpmpp, **changes)
+  for key in ('overlap', 'start', 'end'):
+    del tree['strategies']['main'][key]
   tree['basis'].update(blur)
   tree['cpu_devices'] = machine['cpu_devices']
   for name in ('microbatches', 'remat', 'fsdp'):
@@ -37,6 +42,8 @@ def test_an_old_config_is_the_same_config(tmp_path):
   workdir.check_unchanged(config(), tmp_path, MODEL + RUN)
   with pytest.raises(ConfigError, match=r'model\.ddpmpp\.channels = 16 \(there 8\)'):
     workdir.check_unchanged(config('--config.model.ddpmpp.channels=16'), tmp_path, MODEL + RUN)
+  with pytest.raises(ConfigError, match=r'strategies\.main\.overlap = 0\.5 \(there 0\.0\)'):
+    workdir.check_unchanged(config('--config.strategies.main.overlap=0.5'), tmp_path, MODEL + RUN)
 
 
 def test_an_old_config_is_adopted(tmp_path):
@@ -45,6 +52,7 @@ def test_an_old_config_is_adopted(tmp_path):
   workdir.adopt_config(c, tmp_path, ())
   assert (c.model.ddpmpp.channels, c.model.ddpmpp.multipliers) == (24, (1, 2))
   assert c.model.ddpmpp.dropout == 0.25
+  assert (c.strategies.main.overlap, c.strategies.main.start) == (0.0, ())
 
 
 def test_a_run_trained_by_an_old_version_resumes(tmp_path, capsys):
@@ -60,7 +68,7 @@ def test_a_run_trained_by_an_old_version_resumes(tmp_path, capsys):
 
 
 def test_requests_may_differ_and_what_is_trained_may_not(tmp_path):
-  workdir.write_config(config(), tmp_path)
+  workdir.write_config(config(), CONTENTS, tmp_path)
   same = ('machine.microbatches=2', 'sampling.steps=9', 'train.duration=99999', 'log.grid=3')
   workdir.check_unchanged(config(*(f'--config.{key}' for key in same)), tmp_path, MODEL + RUN)
   for key in ('seed=1', 'train.ramp=65', 'data.flip=True', 'train.duration=16', 'path=x'):
@@ -70,7 +78,7 @@ def test_requests_may_differ_and_what_is_trained_may_not(tmp_path):
 
 def test_explicit_keys_are_not_adopted(tmp_path):
   saved = '--config.model.classes=10', '--config.seed=3', '--config.strategies.main.order=3,1,0,2'
-  workdir.write_config(config(*saved), tmp_path)
+  workdir.write_config(config(*saved), CONTENTS, tmp_path)
   c = config()
   workdir.adopt_config(c, tmp_path, {'seed'})
   assert (c.model.classes, c.seed, c.strategies.main.order) == (10, 0, (3, 1, 0, 2))
