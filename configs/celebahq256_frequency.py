@@ -16,6 +16,6 @@ def get_config():
   config.data.update(name='folder:data/celebahq', shape=(256, 256, 3), augment=0.0, flip=True)
   config.machine.memory_gib = 8.0
   config.model.ddpmpp.update(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, dropout=0.0)
-  config.train.duration = config.train.anneal = 50_000_000
+  config.train.duration = 50_000_000
   config.sampling.batch = 64
   return config

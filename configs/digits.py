@@ -16,7 +16,6 @@ def get_config():
   config.train.update(
     batch=128,
     duration=180_000,
-    weighting='active',
     learning_rate=2e-3,
     ramp=10_000,
     ema_halflife=10_000,

@@ -1,4 +1,4 @@
-"""FFHQ at 64 x 64 in four bands of a blur basis, from low to high: GDM-F (Fig. 4, Table 2).
+"""FFHQ at 64 x 64 in four bands of the blur basis, from low to high: GDM-F (Fig. 4, Table 2).
 
   python -m gdm_jax.main --config=configs/ffhq64_frequency.py --config.data.name=folder:FFHQ
 
@@ -19,11 +19,9 @@ def get_config():
   config = default.get_config()
   config.data.update(name='folder:data/ffhq', shape=(64, 64, 3), augment=0.15)
   config.basis.name = 'blur'
-  config.basis.blur.sigma = 1.0
   config.strategies.main = default.strategy('bands', EDGES, (0, 1, 2, 3), (0.6, 0.8, 0.9))
   config.model.ddpmpp.update(multipliers=(1, 2, 2, 2), dropout=0.05)
   config.train.update(batch=256, learning_rate=2e-4)
-  config.train.anneal = config.train.duration
   config.sampling.cuts = (0.1, 0.2, 0.3)
   config.evaluation.features = 'inception'
   return config

@@ -14,9 +14,7 @@ def get_config():
   config.strategies.main = default.strategy('elements')
   config.model.name = 'mlp'
   config.model.mlp.update(width=256, depth=4)
-  config.train.update(
-    batch=1024, duration=2_000_000, weighting='active', ramp=50_000, ema_halflife=100_000
-  )
+  config.train.update(batch=1024, duration=2_000_000, ramp=50_000, ema_halflife=100_000)
   config.checkpoint.every = 1_000_000
   config.log.update(every=40_000, samples_every=1_000_000, grid=64)
   return config

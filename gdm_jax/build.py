@@ -1,6 +1,7 @@
 """From a config to the pieces of a run, with every error named by its config key."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -10,16 +11,16 @@ import optax
 from jaxtyping import Array, Float, Integer
 from ml_collections import ConfigDict
 
-from gdm_jax import grouping, schedule, solvers
+from gdm_jax import conditioning, grouping, schedule, solvers
 from gdm_jax.basis import BASES, Basis
 from gdm_jax.conditioning import Predictor
-from gdm_jax.config import blaming, check, get
-from gdm_jax.data import augment, base, sources
+from gdm_jax.config import blaming, check, check_solver, get
+from gdm_jax.data import augment, base, label_map, sources
 from gdm_jax.grouping import GROUPINGS, Grouping
 from gdm_jax.models import NETWORKS, Network
 from gdm_jax.path import PATHS
 from gdm_jax.process import Process
-from gdm_jax.runtime import winograd
+from gdm_jax.runtime import memory, winograd
 from gdm_jax.runtime.errors import ConfigError, DataError
 from gdm_jax.schedule import Strategy
 from gdm_jax.solvers import Solver
@@ -43,25 +44,50 @@ class System:
 def system(config: ConfigDict) -> System:
   """The system of a config. Raises ConfigError."""
   check(config)
+  _check_memory(config)
   *grid, _ = config.data.shape
   basis = _basis(config.basis, grid)
   if not config.strategies:
     raise ConfigError('strategies is empty; a run needs at least one')
   groupings = {
-    name: _grouping(f'strategies.{name}', s, basis) for name, s in config.strategies.items()
+    name: _grouping(f'strategies.{name}', s, basis, config.data.shape[-1])
+    for name, s in config.strategies.items()
   }
   refined, indices = grouping.refine(*groupings.values())
   strategies = {
     name: _strategy(f'strategies.{name}', config.strategies[name], index)
     for name, index in zip(groupings, indices, strict=True)
   }
+  for name, strategy in strategies.items():
+    if config.train.times == 'discrete' and strategy.overlaps:
+      raise ConfigError(
+        f"train.times = 'discrete': strategies.{name} has intervals that overlap, and a group has "
+        'one step only if it moves alone; must be continuous'
+      )
   process = Process(refined, basis, PATHS[config.path])
-  predictor = Predictor(_network(config, process), process, config.model.space)
+  predictor = Predictor(
+    _network(config, process), process, config.model.space, config.model.precision
+  )
   network = f'model.{config.model.name}'
   options = config.model.get(config.model.name, ConfigDict()).to_dict()
   with blaming(f'data.shape = {config.data.shape}, {network}', options):
-    jax.eval_shape(predictor.init, jax.random.key(0))
+    params = jax.eval_shape(predictor.init, jax.random.key(0))
+  count = sum(x.size for x in jax.tree.leaves(params))
+  memory.require(f'{network} = {options}: {count:,} parameters', 4 * count)
   return System(process, strategies, predictor)
+
+
+def _check_memory(config):
+  """Raises ConfigError if a batch, the groups' labels or a basis do not fit at all."""
+  shape, d = config.data.shape, math.prod(config.data.shape)
+  for key in ('train.batch', 'sampling.batch'):
+    share = get(config, key) / jax.process_count()
+    # Data, noise and the point between them, in float32.
+    memory.require(f'{key} = {get(config, key):,}: a batch of {shape}', 3 * 4 * share * d)
+  memory.require(f'data.shape = {shape}: the numbers of the groups', 4 * d)
+  if config.basis.name != 'pixel':
+    side = max(shape[:-1])
+    memory.require(f'basis.name = {config.basis.name!r}: a matrix of {side:,} squared', 8 * side**2)
 
 
 def _basis(c, grid) -> Basis:
@@ -72,18 +98,31 @@ def _basis(c, grid) -> Basis:
     return BASES[c.name](grid, **options)
 
 
-def _grouping(key, c, basis) -> Grouping:
+def _grouping(key, c, basis, channels) -> Grouping:
+  if c.grouping.startswith('file:'):
+    with blaming(f'{key}.grouping', c.grouping):
+      labels = label_map.read(c.grouping.removeprefix('file:'))
+      return grouping.from_labels(labels, basis.shape, channels)
   if c.grouping not in GROUPINGS:
-    raise ConfigError(f'{key}.grouping = {c.grouping!r}: there are {", ".join(GROUPINGS)}')
+    known = ', '.join([*GROUPINGS, 'file:PATH'])
+    raise ConfigError(f'{key}.grouping = {c.grouping!r}: there are {known}')
   try:
     with blaming(f'{key}.grouping = {c.grouping!r}, {key}.groups', c.groups):
-      return GROUPINGS[c.grouping](basis, *c.groups)
+      made = GROUPINGS[c.grouping](basis, *c.groups)
   except TypeError:
     raise ConfigError(f'{key}.groups = {c.groups} does not fit grouping {c.grouping!r}') from None
+  if made.by_channel and made.labels.shape[-1] != channels:
+    raise ConfigError(
+      f'{key}.grouping = {c.grouping!r}, {key}.groups = {c.groups}: the data have {channels} '
+      f'channel{"s" * (channels > 1)} (data.shape)'
+    )
+  return made
 
 
 def _strategy(key, c, indices) -> Strategy:
-  strategy = Strategy(c.order or None, c.cuts or None, indices)
+  if c.start or c.end:
+    return _strategy_of_intervals(key, c, indices)
+  strategy = Strategy(c.order or None, c.cuts or None, indices, c.overlap)
   k = strategy.num_groups
   if c.order and len(c.order) != k:
     raise ConfigError(f'{key}.order = {c.order}: the grouping has {k} groups')
@@ -91,7 +130,25 @@ def _strategy(key, c, indices) -> Strategy:
     schedule.sequential(c.order or range(k))
   with blaming(f'{key}.cuts', c.cuts):
     schedule.sequential(range(k), strategy.cuts)
+  with blaming(f'{key}.overlap', c.overlap):
+    schedule.overlapping(range(k), strategy.overlap)
   return strategy
+
+
+def _strategy_of_intervals(key, c, indices) -> Strategy:
+  """The strategy of `start` and `end`, which say the order too."""
+  given = f'{key}.start = {c.start}, {key}.end = {c.end}'
+  for name in ('order', 'cuts', 'overlap'):
+    if c[name]:
+      raise ConfigError(f'{given}: they say everything; {key}.{name} = {c[name]} must be left out')
+  k = int(np.max(indices)) + 1
+  if len(c.start) != k or len(c.end) != k:
+    raise ConfigError(f'{given}: must be {k} numbers each, one for each group')
+  try:
+    intervals = schedule.explicit(c.start, c.end)
+  except ValueError as error:
+    raise ConfigError(f'{given}: {error}') from None
+  return Strategy(schedule.order_of(intervals), None, indices, intervals=intervals)
 
 
 def _network(config, process) -> Network:
@@ -99,7 +156,13 @@ def _network(config, process) -> Network:
   if c.name not in NETWORKS:
     raise ConfigError(f'model.name = {c.name!r}: there are {", ".join(NETWORKS)}')
   network = NETWORKS[c.name]
-  levels = 0 if process.basis.is_pixel else process.grouping.num_groups
+  fields = {field.name for field in dataclasses.fields(network)}
+  if 'elements' in fields and not process.basis.is_pixel and c.space != 'frequency':
+    raise ConfigError(
+      f'model.space = {c.space!r}: model.name = {c.name} works on the elements of the groups, '
+      f"which are coefficients under basis.name = {config.basis.name}; must be 'frequency'"
+    )
+  levels = conditioning.num_levels(network, process)
   options = {
     'out_channels': config.data.shape[-1],
     'num_classes': c.classes,
@@ -107,12 +170,13 @@ def _network(config, process) -> Network:
     'dtype': jnp.dtype(c.dtype),
     **c.get(c.name, ConfigDict()).to_dict(),
   }
-  machine = {
-    'remat': config.machine.remat,
-    'convolution': CONVOLUTIONS[config.machine.convolutions],
+  wanted = {
+    'remat': lambda: config.machine.remat,
+    'convolution': lambda: CONVOLUTIONS[config.machine.convolutions],
+    'elements': lambda: conditioning.elements(process, config.data.shape[-1]),
+    'mix': lambda: conditioning.mix(process.path),
   }
-  fields = {field.name for field in dataclasses.fields(network)}
-  return network(**options, **{name: machine[name] for name in fields & machine.keys()})
+  return network(**options, **{name: wanted[name]() for name in fields & wanted.keys()})
 
 
 def sampling_table(
@@ -126,12 +190,34 @@ def sampling_table(
   c = config.sampling
   name, order = sampling_order(config, system.strategies, known)
   strategy = system.strategies[name]
+  if c.cuts and (strategy.overlap or strategy.intervals):
+    raise ConfigError(
+      f'sampling.cuts = {c.cuts}: strategies.{name} has intervals that overlap, and along others '
+      'the network would meet signal levels that it was not trained on; must be empty'
+    )
   with blaming('sampling.cuts', c.cuts):
-    generation = schedule.sequential(order, c.cuts or strategy.cuts)
+    generation = strategy.schedule(order, c.cuts or None)
   solver(config)
   with blaming('sampling.steps', c.steps):
     steps = c.steps[0] if len(c.steps) == 1 else c.steps
-    return system.process.table(generation.over(strategy.indices), steps)
+    table = system.process.table(generation, steps, c.rho)
+  if config.train.times == 'discrete':
+    _check_discrete(config, strategy, len(table) - 1)
+  return table
+
+
+def _check_discrete(config, strategy, steps):
+  """Raises ConfigError if sampling asks the network for levels other than 0 and 1."""
+  if steps != strategy.num_groups:
+    raise ConfigError(
+      f'sampling.steps = {config.sampling.steps}: train.times = discrete has taught the network '
+      f'one step a group, {strategy.num_groups} in all; train.times = continuous allows more'
+    )
+  if config.sampling.solver != 'euler':
+    raise ConfigError(
+      f'sampling.solver = {config.sampling.solver!r}: train.times = discrete needs euler, which '
+      'evaluates the network at the beginning of every step alone'
+    )
 
 
 def check_sampling(config: ConfigDict, system: System):
@@ -166,6 +252,22 @@ def sampling_order(
   return name, tuple(order)
 
 
+def sampling_guidance(config: ConfigDict, system: System) -> float | Float[np.ndarray, ' refined']:
+  """`sampling.guidance`: one number, or one for every refined group. Raises ConfigError."""
+  guidance = config.sampling.guidance
+  if len(guidance) == 1:
+    return float(guidance[0])
+  name, order = sampling_order(config, system.strategies)
+  if len(guidance) != len(order):
+    raise ConfigError(
+      f'sampling.guidance = {guidance}: must be one number, or one for each of the {len(order)} '
+      f'groups of strategies.{name}, in the order of generation'
+    )
+  of_group = np.empty(len(order))
+  of_group[list(order)] = guidance
+  return of_group[system.strategies[name].indices]
+
+
 def sampling_labels(
   config: ConfigDict, seeds: Integer[np.ndarray, ' n']
 ) -> Integer[np.ndarray, ' n']:
@@ -179,21 +281,30 @@ def solver(config: ConfigDict, key: str = 'sampling.solver') -> Solver:
   name = get(config, key)
   options = config.sampling.get(name, None)
   with blaming(key, repr(name)):
-    return solvers.get_solver(name, **(options.to_dict() if options else {}))
+    found = solvers.get_solver(name, **(options.to_dict() if options else {}))
+  check_solver(config, key, found)
+  return found
 
 
 def data_source(
-  config: ConfigDict, split: str = 'data.split', memory_gib: float | None = None
+  config: ConfigDict,
+  split: str = 'data.split',
+  memory_gib: float | None = None,
+  check: bool = True,
 ) -> base.Source:
   """The data of `data.split`, or of the split that another key names if that is not empty.
 
-  memory_gib: instead of `machine.memory_gib`; 0 for what is read only once. Raises DataError.
+  memory_gib: instead of `machine.memory_gib`; 0 for what is read only once. check: as in
+  `sources.load`. Raises DataError.
   """
   c, wanted = config.data, split != 'data.split' and get(config, split)
-  memory = config.machine.memory_gib if memory_gib is None else memory_gib
+  kept = config.machine.memory_gib if memory_gib is None else memory_gib
+  kept = min(kept * 2**30, memory.host_memory() / 2)
   data_dir = config.machine.data_dir or None
   try:
-    return sources.load(c.name, wanted or c.split, c.shape, data_dir, int(memory * 2**30))
+    return sources.load(
+      *(c.name, wanted or c.split, c.shape, data_dir, int(kept), c.skip_broken, check)
+    )
   except DataError as error:
     if wanted:
       raise DataError(f'{split} = {wanted!r}: {error}') from None

@@ -6,13 +6,15 @@ asked of it and on which machine.
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Integer
 from ml_collections import ConfigDict
 
-from gdm_jax import losses, path
+from gdm_jax import losses, path, solvers
+from gdm_jax.conditioning import is_groupwise
+from gdm_jax.models import NETWORKS
 from gdm_jax.models.ddpmpp import REMAT
 from gdm_jax.runtime.errors import ConfigError
 
@@ -26,20 +28,26 @@ POSITIVE = (
   *('train.batch', 'train.duration', 'train.learning_rate', 'train.ema_halflife'),
   *('checkpoint.every', 'checkpoint.keep', 'log.every', 'log.samples_every', 'log.grid'),
   *('sampling.batch', 'complete.variants', 'edit.variants', 'likelihood.num'),
-  *('sampling.adaptive.rtol', 'sampling.adaptive.atol'),
+  *('explore.draft_steps', 'explore.variants', 'explore.upload_mib'),
+  *('sampling.rho', 'sampling.adaptive.rtol', 'sampling.adaptive.atol'),
   *('model.ddpmpp.channels', 'model.ddpmpp.blocks', 'model.mlp.width', 'model.mlp.depth'),
+  *(f'model.group_causal.{name}' for name in ('patch', 'width', 'depth', 'heads')),
   *('machine.cpu_devices', 'machine.microbatches', 'machine.fsdp', 'machine.memory_gib'),
 )
 NON_NEGATIVE = (
   *('seed', 'train.ramp', 'train.anneal', 'train.ema_ramp', 'train.label_dropout'),
-  *('model.ddpmpp.dropout', 'model.classes', 'sampling.guidance'),
+  *('model.ddpmpp.dropout', 'model.group_causal.dropout', 'model.classes'),
   *('likelihood.probes', 'likelihood.seed'),
-  *('checkpoint.load', 'evaluation.every', 'data.augment'),
+  *('checkpoint.load', 'evaluation.every', 'data.augment', 'export.grid'),
+  'log.validation_every',
 )
-PROBABILITIES = ('model.ddpmpp.dropout', 'train.label_dropout')  # below 1
+PROBABILITIES = (  # below 1
+  *('model.ddpmpp.dropout', 'model.group_causal.dropout', 'train.label_dropout'),
+)
 POSITIVE_INTEGERS = (
   *('data.shape', 'sampling.steps', 'model.ddpmpp.multipliers', 'model.ddpmpp.attention'),
 )
+SEEDS = ('seed', 'likelihood.seed')
 MAYBE_EMPTY = ('model.ddpmpp.attention',)
 CHOICES = {
   'path': path.PATHS,
@@ -48,20 +56,29 @@ CHOICES = {
   'machine.convolutions': ('auto', 'direct'),
   'model.space': ('pixel', 'frequency'),
   'model.dtype': ('float32', 'bfloat16'),
+  'model.precision': ('float32', 'tensorfloat32', 'bfloat16'),
+  'train.times': ('continuous', 'discrete'),
   'sampling.format': ('png', 'npz'),
+  'export.dtype': ('float32', 'float16', 'bfloat16'),
 }
 
 MAX_SEEDS = 10_000_000  # in a range
+MAX_GRID = 100  # rows and columns of a picture of samples
+MAX_VARIANTS = 16  # pictures that a page shows side by side
 MIN_EVALUATED = 20  # images
 
 
 def check(config: ConfigDict):
   """Raises ConfigError for a wrong range or choice that no builder would notice."""
-  # Ranges and choices of single keys.
+  # Types, ranges and choices of single keys.
+  _check_numbers(config)
   for key in POSITIVE + NON_NEGATIVE:
     value = get(config, key)
     if not (value > 0 or (value == 0 and key in NON_NEGATIVE)) or value == float('inf'):
       raise ConfigError(f'{key} = {value} must be positive' + ' or 0' * (key in NON_NEGATIVE))
+  for key in SEEDS:
+    if not get(config, key) < 2**32:
+      raise ConfigError(f'{key} = {get(config, key)} must be below 2**32')
   for key in POSITIVE_INTEGERS:
     value = get(config, key)
     if not all(isinstance(n, int) and n > 0 for n in value) or not (value or key in MAYBE_EMPTY):
@@ -69,6 +86,11 @@ def check(config: ConfigDict):
   for key in PROBABILITIES:
     if not get(config, key) < 1:
       raise ConfigError(f'{key} = {get(config, key)} must be below 1')
+  for key in ('log.grid', 'export.grid'):
+    if (grid := get(config, key)) > MAX_GRID:
+      raise ConfigError(f'{key} = {grid} must be at most {MAX_GRID}, the lines of a picture')
+  if (variants := config.explore.variants) > MAX_VARIANTS:
+    raise ConfigError(f'explore.variants = {variants} must be at most {MAX_VARIANTS}')
   for key, valid in CHOICES.items():
     if (value := get(config, key)) not in valid:
       raise ConfigError(f'{key} = {value!r}: there are {", ".join(valid)}')
@@ -83,6 +105,18 @@ def check(config: ConfigDict):
       f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '
       f'= {config.train.duration}: must be 0 or at least that'
     )
+
+
+def _check_numbers(config, prefix=''):
+  """Raises ConfigError if a sequence, the names of classes apart, holds anything but numbers."""
+  for name, value in config.items():
+    key = prefix + name
+    if isinstance(value, ConfigDict):
+      _check_numbers(value, f'{key}.')
+    elif isinstance(value, tuple) and key != 'sampling.labels':
+      for entry in value:
+        if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+          raise ConfigError(f'{key} = {value}: {entry!r} is no number')
 
 
 def _check_data(config):
@@ -110,13 +144,114 @@ def _check_sampling(config):
       f'{MIN_EVALUATED} are the least'
     )
   labels, classes = config.sampling.labels, config.model.classes
-  if not all(isinstance(n, int) and 0 <= n < classes for n in labels):
+  # Names wait for the data that has them (`resolve_labels`).
+  if not all((isinstance(n, str) and classes) or (n in range(-1, classes)) for n in labels):
     raise ConfigError(f'sampling.labels = {labels}: model.classes = {classes}')
-  if config.sampling.guidance != 1 and not (classes and config.train.label_dropout):
+  guidance = config.sampling.guidance
+  if not guidance or not all(0 <= w < float('inf') for w in guidance):
+    raise ConfigError(f'sampling.guidance = {guidance} must be numbers, each positive or 0')
+  if is_guided(config) and not (classes and config.train.label_dropout):
     raise ConfigError(
-      f'sampling.guidance = {config.sampling.guidance} needs a model of labels, some hidden in '
+      f'sampling.guidance = {guidance} needs a model of labels, some hidden in '
       f'training: model.classes = {classes}, train.label_dropout = {config.train.label_dropout}'
     )
+
+
+def check_solver(config: ConfigDict, key: str, solver: solvers.Solver):
+  """Raises ConfigError if a solver needs predictions that the model does not have.
+
+  key: of the config, which names the solver.
+  """
+  if solver.anticipates and (reason := _unknown_ahead(config)):
+    raise ConfigError(
+      f'{key} = {solver.name!r} uses predictions of groups before they move, but {reason}'
+    )
+
+
+def solver_names(config: ConfigDict) -> list[str]:
+  """The solvers that a model of this config can be sampled with."""
+  if config.train.times == 'discrete':
+    return ['euler']
+  found = sorted(solvers.SOLVERS.items())
+  return [name for name, s in found if not (s.anticipates and _unknown_ahead(config))]
+
+
+def _unknown_ahead(config):
+  """Why a model cannot predict a group before it moves; '' if it can."""
+  if is_groupwise(NETWORKS[config.model.name]):
+    return f'model.name = {config.model.name} predicts it from whole groups alone'
+  if config.train.weighting in ('active', 'velocity'):
+    return f'train.weighting = {config.train.weighting} teaches groups that move alone'
+  return ''
+
+
+def resolve_labels(config: ConfigDict, classes: Sequence[str]):
+  """Replaces the names of classes in `sampling.labels` by their numbers; capitals do not matter.
+
+  classes: the names of the data's classes, in order. Raises ConfigError for other names.
+  """
+  numbers = {name.lower(): i for i, name in reversed(list(enumerate(classes)))}
+  resolved, labels = [], config.sampling.labels
+  for label in labels:
+    # The command line reads 'cat,dog' as one word.
+    is_list = isinstance(label, str) and label.lower() not in numbers
+    for word in label.split(',') if is_list else [label]:
+      number = numbers.get(word.strip().lower()) if isinstance(word, str) else word
+      if number is None:
+        known = ', '.join(classes) or 'none by name'
+        raise ConfigError(
+          f'sampling.labels = {labels}: {word!r} is no class of the data; it has {known}'
+        )
+      resolved.append(number)
+  config.sampling.labels = tuple(resolved)
+
+
+def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> dict[str, str]:
+  """Keys of a valid config that change nothing, and why.
+
+  explicit: the keys that the command line names; of the others only a resolution of attention that
+  never occurs is worth a word.
+  """
+  c, found = config, {}
+  sides = [max(c.data.shape[:-1], default=0) >> i for i in range(len(c.model.ddpmpp.multipliers))]
+  never = [side for side in c.model.ddpmpp.attention if side not in sides]
+  if mode == 'train' and c.model.name == 'ddpmpp' and never:
+    found['model.ddpmpp.attention'] = f'{never} never occurs; the resolutions are {sides}'
+
+  network = NETWORKS[c.model.name]
+  name, used = c.data.name, [c[x].solver for x in ('sampling', 'edit', 'likelihood')]
+  used.append(c.explore.draft_solver)
+  sections = 'complete', 'edit', 'explore', 'export', 'likelihood'
+  modes = {x: f'--mode={mode}' for x in sections if x != mode}
+  networks = {f'model.{x}': f'model.name = {c.model.name}' for x in NETWORKS if x != c.model.name}
+  reasons = {
+    **modes,
+    **networks,
+    'sampling.cache': not is_groupwise(network) and f'model.name = {c.model.name}',
+    'machine.remat': not hasattr(network, 'remat') and f'model.name = {c.model.name}',
+    'sampling.latents': mode not in ('sample', 'complete') and f'--mode={mode}',
+    'sampling.ranks': mode not in ('sample', 'complete') and f'--mode={mode}',
+    'log.validation': mode != 'train' and f'--mode={mode}',
+    'log.validation_every': not c.log.validation and "log.validation = ''",
+    'basis.blur': c.basis.name != 'blur' and f'basis.name = {c.basis.name}',
+    'sampling.adaptive': 'adaptive' not in used and f'sampling.solver = {c.sampling.solver}',
+    'train.label_dropout': not c.model.classes and 'model.classes = 0',
+    'data.skip_broken': not name.startswith('folder:') and f'data.name = {name}',
+    'train.start': mode != 'train' and f'--mode={mode}',
+    'checkpoint.model': mode == 'train' and '--mode=train; train.start begins from a model',
+    'checkpoint.load': c.checkpoint.model and f'checkpoint.model = {c.checkpoint.model}',
+    'machine.data_dir': not name.startswith('tfds:') and f'data.name = {name}',
+  }
+  for key in sorted(explicit):
+    for prefix, reason in reasons.items():
+      if reason and f'{key}.'.startswith(f'{prefix}.'):
+        found[key] = reason
+  return found
+
+
+def is_guided(config: ConfigDict) -> bool:
+  """Whether sampling is guided, which takes two evaluations of the network in place of one."""
+  return any(w != 1 for w in config.sampling.guidance)
 
 
 def parse_seeds(config: ConfigDict, key: str = 'sampling.seeds') -> Integer[np.ndarray, ' n']:
