@@ -58,7 +58,7 @@ def all_bases(grid, sigma: float) -> tuple[dict[str, Basis], list[str]]:
   """The bases by name; and which is left out, and why. Raises ConfigError."""
   left_out = []
   with blaming('basis.blur.sigma', sigma):
-    compared = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma)}
+    compared = {'cosine': bases.cosine(grid), 'blur, reflect': bases.blur(grid, sigma, 'reflect')}
   try:
     compared['blur, zero'] = bases.blur(grid, sigma, 'zero')
   except ValueError as error:

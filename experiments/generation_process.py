@@ -120,16 +120,17 @@ def fit_sampling_to_model(model: Model, groups: int):
 
 def intermediate_images(model: Model, count: int) -> tuple[Points, Points]:
   """Images of the first seeds during generation: z_t and the image expected of it, at `rows_of`."""
-  c, process = model.config.sampling, model.system.process
+  process = model.system.process
   seeds = np.arange(count, dtype=np.uint32)
   labels = build.sampling_labels(model.config, seeds)
   table = build.sampling_table(model.config, model.system)
   solver = build.solver(model.config)
-  generator = Generator(model.system, model.config.data.shape, solver, model.mesh, c.guidance)
+  guidance = build.sampling_guidance(model.config, model.system)
+  generator = Generator(model.system, model.config.data.shape, solver, model.mesh, guidance)
 
   @jax.jit
   def expect(params, x, level):
-    predict = model.system.predictor.bind(params, labels, c.guidance)
+    predict = model.system.predictor.bind(params, labels, guidance)
     alpha = jnp.broadcast_to(level, (count, len(level)))
     return process.advance(x, predict(x, alpha), alpha, jnp.ones_like(alpha))
 

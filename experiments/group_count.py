@@ -5,9 +5,10 @@
     --config.evaluation.seeds=0-999
 
 Evaluates every strategy of a model trained on all k (or of several models, --models=runs/a,runs/b)
-with every budget of --budgets from --repeats sets of seeds; k groups need k steps at least. The
-paper, k = 1 to 29 columns from right to left on CIFAR-10, FID of 5,000 samples: more groups need
-more evaluations for the same quality. At that scale:
+with every budget of --budgets from --repeats sets of seeds; k groups need k steps at least, more if
+their intervals overlap (configs/digits_overlap.py). The paper, k = 1 to 29 columns from right to
+left on CIFAR-10, FID of 5,000 samples: more groups need more evaluations for the same quality. At
+that scale:
 
   python -m experiments.group_count --config=configs/cifar10_columns.py \\
     --config.evaluation.weights=inception.npz --config.evaluation.seeds=0-4999 --repeats=1
@@ -37,13 +38,13 @@ def run(
   budgets: str = BUDGETS,
 ):
   """Evaluates every strategy at every budget. Raises ConfigError if a workdir holds no model."""
-  study = Study('group_count', workdir)
+  study = Study('group_count', workdir, judge=config.evaluation.features)
   evaluations, solver = parse(budgets), build.solver(config)
   rows = []
   for model in study.models(config, workdirs(models, workdir)):
     for name, strategy in model.system.strategies.items():
       for steps in map(solver.steps, evaluations):
-        if steps >= strategy.num_groups:
+        if steps >= strategy.fewest_steps:
           rows += study.measure(model, repeats, strategy=name, steps=(steps,))
   if not rows:
     raise ConfigError(f'--budgets={budgets}: too few for any of the strategies')
@@ -55,16 +56,14 @@ def run(
 
 def parse(budgets: str) -> list[int]:
   """The numbers of --budgets, ascending. Raises ConfigError."""
-  try:
-    return sorted({int(budget) for budget in budgets.split(',')})
-  except ValueError:
-    raise ConfigError(f'--budgets={budgets}: must be numbers such as 8,16,32') from None
+  return sorted(set(command.numbers('budgets', budgets)))
 
 
 def summarise(rows: pd.DataFrame, budgets: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
   """The table and the findings."""
   summary = statistics_of(rows, budgets)
-  table = report.pivot(summary['text'], rows['metric'].iloc[0], budgets, ' evaluations')
+  corner = f'{rows["metric"].iloc[0]}; kernel distance'
+  table = report.pivot(summary['text'] + '; ' + summary['kernel'], corner, budgets, ' evaluations')
   means = summary['mean'].unstack()
   findings = [
     f'With {budget} evaluations, from best to worst: '

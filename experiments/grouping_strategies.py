@@ -37,7 +37,7 @@ from gdm_jax import figures
 
 def run(config, workdir: pathlib.Path, *, models: str = '', repeats: int = 3):
   """Evaluates every strategy of every model. Raises ConfigError if a workdir holds no model."""
-  study = Study('grouping_strategies', workdir)
+  study = Study('grouping_strategies', workdir, judge=config.evaluation.features)
   rows, labels = [], []
   for model in study.models(config, workdirs(models, workdir)):
     for strategy in model.system.strategies:
@@ -69,6 +69,7 @@ def summarise(
     {
       'strategy': summary.index,
       metric: summary['text'].to_numpy(),
+      'kernel distance': summary['kernel'].to_numpy(),
       'of': texts.to_numpy(),
       'FID10K, paper (CIFAR-10)': [str(TABLE_1.get(name, '')) for name in summary.index],
     }

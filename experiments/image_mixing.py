@@ -4,6 +4,11 @@
   python -m experiments.image_mixing --config=configs/digits_frequency.py \\
     --config.evaluation.split=train[80%:] --config.sampling.steps=32
 
+Across two sets in one model (Fig. 7b), here sandals, sneakers and boots with shirts and coats:
+
+  python -m experiments.image_mixing --config=configs/fashion_frequency.py \\
+    --config.evaluation.split=test --config.sampling.steps=32 --sets=5,7,9/0,2,4,6
+
 Encodes --pairs pairs of real images of evaluation.split, of different classes if there are several,
 gives the first of each the second's coefficients of one band, and decodes. `changed` is the share
 of images that the classifier assigns to another class than the original's, `adopted` to that of the
@@ -26,22 +31,34 @@ from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import latents
 from gdm_jax.generation import editing
+from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'pixels')
 
 
-def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3):
+def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3, sets: str = ''):
   """Exchanges each band of many pairs. Raises ConfigError if the workdir holds no model."""
   check_counts(2, pairs=pairs)
   check_counts(1, shown=shown)
-  subject = Subject('image_mixing', config, workdir, ('pairs', 'band'), VALUES)
-  originals, references = subject.choose_pairs(pairs)
-  rows = measure(subject, originals, references)
+  subject = Subject('image_mixing', config, workdir, ('sets', 'pairs', 'band'), VALUES)
+  originals, references = subject.choose_pairs(pairs, parse(sets))
+  rows = measure(subject, originals, references, sets)
   picture = draw(subject, np.stack([originals, references], 1)[:shown].ravel())
   subject.publish(__doc__, *summarise(rows), [picture], rows)
 
 
-def measure(subject: Subject, originals, references) -> pd.DataFrame:
+def parse(sets: str) -> tuple[list[int], list[int]] | None:
+  """The classes of both sets of a flag such as 5,7,9/0,2. Raises ConfigError."""
+  if not sets:
+    return None
+  try:
+    first, second = ([int(label) for label in half.split(',')] for half in sets.split('/'))
+  except ValueError:
+    raise ConfigError(f'--sets={sets}: must be classes of two sets, such as 5,7,9/0,2') from None
+  return first, second
+
+
+def measure(subject: Subject, originals, references, sets: str = '') -> pd.DataFrame:
   """The row of each band, and of nothing and everything exchanged."""
   nothing = jnp.zeros((*subject.basis.shape, 1), bool)
   bands = {'nothing': nothing, **subject.masks, 'everything': ~nothing}
@@ -52,7 +69,7 @@ def measure(subject: Subject, originals, references) -> pd.DataFrame:
     images = [subject.load(numbers)[0] for numbers in (originals, references)]
     return [(x, subject.encode(x), subject.features_of(x)) for x in images]
 
-  def exchange(pairs, band):
+  def exchange(sets, pairs, band):
     (x, z, original), (_, other, reference) = encoded()
     mixed = subject.decode(
       edit(lambda p, q: latents.swap(subject.basis, p, q, bands[band])[0], z, other)
@@ -67,7 +84,8 @@ def measure(subject: Subject, originals, references) -> pd.DataFrame:
     values['pixels'] = float(np.sqrt(((mixed - x) ** 2).mean()))
     return values
 
-  return subject.measure(exchange, [{'pairs': len(originals), 'band': band} for band in bands])
+  cells = [{'sets': sets, 'pairs': len(originals), 'band': band} for band in bands]
+  return subject.measure(exchange, cells)
 
 
 def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -5,12 +5,13 @@
     --config.evaluation.seeds=0-499 --config.sampling.solver=midpoint --config.sampling.steps=18
 
 Evaluates --orders random orders of one model's groups (all, if there are no more), each from
---repeats sets of seeds. One program walks as many orders side by side as there are devices, an
-order on each, and is compiled once. results.csv is written order by order: an interrupted sweep
-resumes and ends with the same rows. The figure has the mean and the standard deviation of each
-order, sorted, and the generation of the best and the worst; the rank correlation of the repeats
-says whether the orders differ by more than the luck of the seeds. The paper: FID5K of 100 orders of
-3 x 3 blocks, three runs each, Euler, 128 steps. At that scale:
+--repeats sets of seeds. One program walks --at_once orders side by side on every device, by default
+as many as its memory allows (on a CPU one, where more are no faster). results.csv is written order
+by order: an interrupted sweep resumes and ends with the same rows. The figure has the mean and the
+standard deviation of each order, sorted, and the generation of the best and the worst; the rank
+correlation of the repeats says whether the orders differ by more than the luck of the seeds. The
+paper: FID5K of 100 orders of 3 x 3 blocks, three runs each; it names neither the solver nor the
+steps of this figure. With those of Table 1, Euler and 128 steps, at that scale:
 
   python -m experiments.order_sweep --config=configs/cifar10_blockwise.py \\
     --config.evaluation.weights=inception.npz --config.evaluation.seeds=0-4999
@@ -37,7 +38,7 @@ from experiments.lib.study import Model, Study, disjoint_seed_sets, spread_capti
 from gdm_jax import build, figures, sampling
 from gdm_jax.config import parse_seeds
 from gdm_jax.evaluation.summary import Collector, Scores, scores
-from gdm_jax.runtime import sharding
+from gdm_jax.runtime import memory, sharding
 from gdm_jax.runtime.batching import padded_batches
 from gdm_jax.runtime.errors import ConfigError
 
@@ -45,15 +46,18 @@ IMAGES = 2  # of an order in the figure
 PRINTED = 5  # of the best and of the worst orders
 
 
-def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3):
+def run(config, workdir: pathlib.Path, *, orders: int = 100, repeats: int = 3, at_once: int = 0):
   """Evaluates random orders. Raises ConfigError for a strategy trained on one order."""
-  study = Study('order_sweep', workdir)
+  study = Study('order_sweep', workdir, judge=config.evaluation.features)
   (model,) = study.models(config, [workdir])
   name, _ = build.sampling_order(model.config, model.system.strategies)
   strategy = model.system.strategies[name]
   if strategy.order:
     raise ConfigError(f'strategies.{name}: trained on the order {strategy.order}')
-  rows = measure(study, model, orders_to_test(strategy.num_groups, orders), repeats)
+  if len(guidance := model.config.sampling.guidance) > 1:
+    raise ConfigError(f'sampling.guidance = {guidance}: must be one number for all orders')
+  tested = orders_to_test(strategy.num_groups, orders)
+  rows = measure(study, model, tested, repeats, at_once)
   picture = study.folder / 'figure.png'
   draw(picture, rows, functools.partial(intermediate_images, model))
   study.publish(__doc__, *summarise(rows), [picture], rows, model.config, PRINTED)
@@ -70,23 +74,28 @@ def orders_to_test(k: int, count: int) -> list[tuple[int, ...]]:
 
 
 def measure(
-  study: Study, model: Model, orders: Sequence[tuple[int, ...]], repeats: int
+  study: Study, model: Model, orders: Sequence[tuple[int, ...]], repeats: int, at_once: int = 0
 ) -> pd.DataFrame:
-  """The rows of each order, one a repeat; existing ones are not measured again."""
+  """The rows of each order, one a repeat; existing ones are not measured again.
+
+  at_once: the orders that a device walks side by side; 0 is as many as fit.
+  """
   mesh = sharding.mesh()
   batch = max(model.config.sampling.batch // mesh.size, 1)
-  walk = compile_sweep(model, mesh)
+  walk = sweep_program(model, mesh)
+  at_once = at_once or orders_that_fit(model, walk, mesh, batch, len(orders))
+  together = mesh.size * at_once
   seed_sets = disjoint_seed_sets(model.config.evaluation.seeds, repeats)
   rows = []
   with tqdm.tqdm(total=len(orders) * repeats, unit=' cells', disable=None) as bar:
-    for first, seeds in itertools.product(range(0, len(orders), mesh.size), seed_sets):
+    for first, seeds in itertools.product(range(0, len(orders), together), seed_sets):
       # Always the same orders side by side, so that a rerun repeats the very same arithmetic.
-      side_by_side = orders[first : first + mesh.size]
+      side_by_side = orders[first : first + together]
       configs = [model.with_sampling(seeds, order=order) for order in side_by_side]
 
       @functools.cache
       def scores_of_all(configs=tuple(configs)):
-        return score_orders(model, walk, configs, batch, mesh)
+        return score_orders(model, walk, configs, batch, together)
 
       for i, config in enumerate(configs):
 
@@ -98,24 +107,39 @@ def measure(
   return pd.DataFrame(rows)
 
 
-def score_orders(model: Model, walk, configs, batch, mesh) -> list[Scores]:
-  """The scores of several orders' images from the same seeds."""
+def score_orders(model: Model, walk, configs, batch, together) -> list[Scores]:
+  """The scores of several orders' images from the same seeds, `together` of them in a program."""
   tables = [build.sampling_table(config, model.system) for config in configs]
   # As many always, so that one program serves the last round too.
-  tables = np.stack([tables[i % len(tables)] for i in range(mesh.size)])
+  tables = np.stack([tables[i % len(tables)] for i in range(together)])
   collectors = [Collector() for _ in tables]
   seeds = parse_seeds(configs[0], 'evaluation.seeds')
   for indices, valid in padded_batches(len(seeds), batch):
     labels = build.sampling_labels(model.config, seeds[indices])
-    x = walk(tables, seeds[indices].astype(np.uint32), labels)
+    x = walk(model.checkpoint.params, tables, seeds[indices].astype(np.uint32), labels)
     model.evaluator.collect(collectors, x, seeds[indices[:valid]])
   return [scores(c.summary(), model.evaluator.real) for c in collectors[: len(configs)]]
 
 
-def compile_sweep(model: Model, mesh):
-  """walk(tables [devices, rows, k], seeds [n], labels [n]) -> [devices * n, *grid, c], compiled.
+def orders_that_fit(model: Model, walk, mesh, batch: int, count: int) -> int:
+  """How many orders of a batch of seeds fit into a device's memory, side by side.
 
-  Every device walks one order's table for all the seeds.
+  On a CPU one: more are no faster there, and need memory.
+  """
+  device = mesh.devices.flat[0]
+  if device.platform == 'cpu':
+    return 1
+  table = build.sampling_table(model.config, model.system)
+  tables = jax.ShapeDtypeStruct((mesh.size, *table.shape), table.dtype)
+  seeds, labels = (jax.ShapeDtypeStruct((batch,), kind) for kind in (np.uint32, np.int32))
+  one = walk.lower(model.checkpoint.params, tables, seeds, labels).compile()
+  return memory.how_many_fit(one, device, -(-count // mesh.size))
+
+
+def sweep_program(model: Model, mesh):
+  """walk(params, tables [m, rows, k], seeds [n], labels [n]) -> [m * n, *grid, c], jitted.
+
+  Every device walks as many of the tables for all the seeds.
   """
   batch_sharded, replicated = sharding.batch_sharded(mesh), sharding.replicated(mesh)
   c, shape = model.config.sampling, model.config.data.shape
@@ -127,12 +151,12 @@ def compile_sweep(model: Model, mesh):
     out_shardings=batch_sharded,
   )
   def walk(params, tables, seeds, labels):
-    predict = model.system.predictor.bind(params, labels, c.guidance)
+    predict = model.system.predictor.bind(params, labels, *c.guidance)
     z = sampling.latents(seeds, shape)
     x = sampling.sweep(predict, model.system.process, tables, z, solver)
     return x.reshape(-1, *shape)
 
-  return functools.partial(walk, model.checkpoint.params)
+  return walk
 
 
 def distances(rows: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +171,7 @@ def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
   """The table, best order first, and the findings."""
   metric, by_order = rows['metric'].iloc[0], distances(rows)
   values, repeats = by_order.to_numpy(), by_order.shape[1]
-  means = values.mean(1)
+  means, kernels = values.mean(1), rows.astype({'kernel': float}).groupby('order')['kernel'].mean()
   deviations = values.std(axis=1, ddof=1) if repeats > 1 else []
   table = pd.DataFrame(
     {
@@ -156,6 +180,7 @@ def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
       metric: [f'{mean:.4g}' for mean in means],
       'deviation': [f'{deviation:.2g}' for deviation in deviations] or '',
       'repeats': [' '.join(f'{value:.4g}' for value in line) for line in values],
+      'kernel distance': [f'{value:.3g}' for value in kernels[by_order.index]],
     }
   )
   findings = [f'{len(values)} orders: {metric} {means[0]:.4g} to {means[-1]:.4g}.']
@@ -187,7 +212,7 @@ def intermediate_images(model: Model, order: str) -> np.ndarray:
   z = sampling.latents(seeds, config.data.shape)
   labels = build.sampling_labels(config, seeds)
   c = config.sampling
-  predict = model.system.predictor.bind(model.checkpoint.params, labels, c.guidance)
+  predict = model.system.predictor.bind(model.checkpoint.params, labels, *c.guidance)
   points = sampling.trajectory(predict, model.system.process, table, z, build.solver(model.config))
   # After the rows on which every group is all noise or all data.
   boundaries = np.flatnonzero(np.isin(table, (0, 1)).all(axis=1))

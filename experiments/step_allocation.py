@@ -29,7 +29,7 @@ from matplotlib import ticker
 
 from experiments.lib import command
 from experiments.lib.study import Model, Study
-from experiments.quality_against_evaluations import orders
+from experiments.quality_against_evaluations import orders_of
 from gdm_jax import allocation, build, figures, sampling, schedule
 from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime import distributed, sharding
@@ -64,7 +64,7 @@ def measure(study: Study, model: Model) -> pd.DataFrame:
   """The rows of the file that are of this model and these seeds, with the missing ones measured."""
   c, solver = model.config.sampling, build.solver(model.config)
   c.strategy = build.sampling_order(model.config, model.system.strategies)[0]
-  for order in orders(model.config, model.system):
+  for order in orders_of(model.config, model.system):
     generation = generation_schedule(model, order)
     error_of = _lazily(_interval_measure, model, generation)
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
@@ -118,7 +118,7 @@ def generation_schedule(model: Model, order) -> schedule.Schedule:
   """The schedule of generation in that order, over the refined groups."""
   c = model.config.sampling
   strategy = model.system.strategies[c.strategy]
-  return schedule.sequential(order, c.cuts or strategy.cuts).over(strategy.indices)
+  return strategy.schedule(order, c.cuts or None)
 
 
 def _interval_measure(model, generation):
@@ -130,8 +130,10 @@ def _interval_measure(model, generation):
   latents = [draw_latents(batch, shape=tuple(config.data.shape)) for batch in seeds]
   labels = jax.device_put(build.sampling_labels(config, seeds[0]), split)
 
+  guidance = build.sampling_guidance(config, model.system)
+
   def predict(params, labels, x_t, alpha):
-    return predictor.bind(params, labels, config.sampling.guidance)(x_t, alpha)
+    return predictor.bind(params, labels, guidance)(x_t, alpha)
 
   return allocation.interval_measure(
     Partial(predict, model.checkpoint.params, labels),
@@ -140,6 +142,7 @@ def _interval_measure(model, generation):
     latents,
     build.solver(config),
     REFERENCE,
+    config.sampling.rho,
   )
 
 

@@ -81,7 +81,7 @@ def _groups(config, system):
 
   def cost(step, x):
     keys = training_step.random_keys(config.seed, step)
-    z, alpha, rate = training_step.draw_noise(config, system, keys, x)
+    z, alpha, rate, _ = training_step.draw_noise(config, system, keys, x)
 
     def predict(x_t, alpha):
       return x_t * alpha.mean()

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments.lib import command
-from gdm_jax import build, sampling, schedule
+from gdm_jax import build, sampling
 from gdm_jax.config import parse_seeds
 
 ORDERS = 100
@@ -24,14 +24,19 @@ REPEATS = 3
 
 
 def run(config):
-  """Prints the seconds of one order and of all, and their ratio, as JSON."""
+  """Prints `measure` as JSON."""
+  print(json.dumps(measure(config), indent=2))
+
+
+def measure(config) -> dict:
+  """The seconds of one order and of all, and their ratio."""
   # The tables of random orders.
   system = build.system(config)
   strategy = next(iter(system.strategies.values()))
   seeds = parse_seeds(config)
   rng = np.random.default_rng(0)
   orders = np.stack([rng.permutation(strategy.num_groups) for _ in range(ORDERS)])
-  schedules = [schedule.sequential(order, strategy.cuts).over(strategy.indices) for order in orders]
+  schedules = [strategy.schedule(order) for order in orders]
   tables = np.stack([system.process.table(s, config.sampling.steps[0]) for s in schedules])
 
   # Both programs, and an untrained network.
@@ -65,7 +70,7 @@ def run(config):
 
   # Compare.
   median = {name: statistics.median(t) for name, t in times.items()}
-  report = {
+  return {
     'device': jax.devices()[0].device_kind,
     'orders': ORDERS,
     'samples_each': len(seeds),
@@ -77,7 +82,6 @@ def run(config):
     'all_over_orders_times_one': median['all'] / (ORDERS * median['one']),
     'compilations': {'one': one_order._cache_size(), 'all': all_orders._cache_size()},
   }
-  print(json.dumps(report, indent=2))
 
 
 if __name__ == '__main__':

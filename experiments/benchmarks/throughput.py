@@ -42,6 +42,7 @@ from experiments.benchmarks import peer as peers
 from experiments.benchmarks import step_cost
 from experiments.lib import command, report
 from gdm_jax import build
+from gdm_jax.config import check, is_guided
 from gdm_jax.data import pipeline, units
 from gdm_jax.data.base import ArraySource, Source
 from gdm_jax.generation.generator import Generator, chunks
@@ -69,6 +70,12 @@ def run(
   """Times the peer, if any, then this; replaces an entry of throughput.json and prints all."""
   if repeats < 1:
     raise ConfigError(f'--repeats={repeats} must be at least 1')
+  # What is wrong with the config should not cost a minute of the peer. No devices are asked for:
+  # jax would take an accelerator's memory from it.
+  check(config)
+  _require_fixed_steps(config)
+  if not random_images:
+    build.data_source(config)
   if peer:
     console.log('timing the peer')
     batch = [f'--batch={config.train.batch}', f'--dtype={config.model.dtype}']
@@ -97,11 +104,7 @@ def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
   build.check_devices(config)
   system, mesh = build.system(config), sharding.mesh(config.machine.fsdp)
   rows = chunks(build.sampling_table(config, system))[0]
-  if build.solver(config).cost(len(rows) - 1) is None:
-    raise ConfigError(
-      f'sampling.solver = {config.sampling.solver!r} chooses its steps itself; take another'
-    )
-  data = _random(config, random_images) if random_images else build.data_source(config)
+  data = random_data(config, random_images) if random_images else build.data_source(config)
   entry = {
     'device': jax.devices()[0].device_kind,
     'devices': mesh.size,
@@ -125,6 +128,13 @@ def measure(config: ConfigDict, repeats: int, random_images: int = 0) -> dict:
     'training_mfu': train / peak,
     'sampling_mfu': walk / peak,
   }
+
+
+def _require_fixed_steps(config):
+  if build.solver(config).cost(1) is None:
+    raise ConfigError(
+      f'sampling.solver = {config.sampling.solver!r} chooses its steps itself; take another'
+    )
 
 
 def training(
@@ -212,7 +222,8 @@ def sampling(
   """The walk along some rows of the table, from latents in memory."""
   c = config.sampling
   solver = build.solver(config)
-  generator = Generator(system, config.data.shape, solver, mesh, c.guidance)
+  guidance = build.sampling_guidance(config, system)
+  generator = Generator(system, config.data.shape, solver, mesh, guidance)
   params = jax.jit(system.predictor.init, out_shardings=sharding.replicated(mesh))(
     jax.random.key(0)
   )
@@ -228,7 +239,7 @@ def sampling(
     x = jax.block_until_ready(next(states))
     if repeat:  # the first one compiles
       times.append(time.perf_counter() - start)
-  evaluations = len(x) * solver.cost(len(rows) - 1) * (1 + (c.guidance != 1))
+  evaluations = len(x) * solver.cost(len(rows) - 1) * (1 + is_guided(config))
   seconds = spread('walk', times)
   return {
     **seconds,
@@ -271,7 +282,8 @@ def spread(name: str, seconds: list[float]) -> dict[str, float]:
   return {f'{name}_seconds': middle, f'{name}_seconds_p10': low, f'{name}_seconds_p90': high}
 
 
-def _random(config, count):
+def random_data(config: ConfigDict, count: int) -> Source:
+  """That many random images of the config's shape and classes."""
   rng = np.random.default_rng(0)
   x = rng.integers(0, 256, (count, *config.data.shape), np.uint8)
   classes = config.model.classes

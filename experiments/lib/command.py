@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gdm_jax import main
-from gdm_jax.runtime import machine
+from gdm_jax.runtime import machine, terminal
 from gdm_jax.runtime.errors import ConfigError, GdmError
 from gdm_jax.training.workdir import adopt_config
 
@@ -19,6 +19,7 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
   `arguments` gets all other arguments, for `main.main`. --help prints `doc` and the flags. Errors
   end in one line with the exit codes of gdm_jax.main.
   """
+  terminal.never_fail()
   parser = argparse.ArgumentParser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
   )
@@ -49,6 +50,14 @@ def refuse(arguments: Sequence[str], *keys: str):
     for argument in arguments:
       if re.match(rf'--?config\.{re.escape(key)}[.=]', argument):
         raise ConfigError(f'{argument}: the experiment sets {key} itself')
+
+
+def numbers(flag: str, text: str) -> list[int]:
+  """The numbers of a flag such as --batches=64,256. Raises ConfigError unless all are positive."""
+  found = [int(part) for part in text.split(',') if part.strip().isdecimal()]
+  if len(found) != len(text.split(',')) or min(found) < 1:
+    raise ConfigError(f'--{flag}={text}: must be numbers such as 64,256')
+  return found
 
 
 def check_counts(least: int, **flags: int):

@@ -2,6 +2,7 @@
 
 import base64
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from gdm_jax.runtime import distributed
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training.workdir import versions
 
 TEMPLATE = jinja2.Environment(
@@ -124,3 +126,29 @@ def to_text(table: Table) -> str:
     '  '.join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
     for line in zip(*columns, strict=True)
   )
+
+
+class Page:
+  """A Markdown page with a part between `<!-- NAME -->` and `<!-- end -->` that holds a table."""
+
+  def __init__(self, file: str, name: str):
+    """Raises ConfigError for a file that is not there or has no such part."""
+    self._file, self._start = pathlib.Path(file), f'<!-- {name} -->\n'
+    if not self._file.is_file():
+      raise ConfigError(f'--into={file}: no such file')
+    self._part = re.compile(f'({re.escape(self._start)}).*?(<!-- end -->)', re.DOTALL)
+    if not self._part.search(self._file.read_text()):
+      raise ConfigError(f'--into={file}: has no lines <!-- {name} --> and <!-- end -->')
+
+  def write(self, table: Table):
+    """Replaces the table of that part."""
+    text = to_markdown(table)
+    page = self._part.sub(lambda m: m[1] + text + m[2], self._file.read_text(), count=1)
+    self._file.write_text(page)
+
+
+def to_markdown(table: Table) -> str:
+  """The table for a Markdown page."""
+  data = pd.DataFrame(table).astype(str)
+  lines = [list(data), ['---'] * data.shape[1], *data.to_numpy().tolist()]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)

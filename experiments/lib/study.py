@@ -4,7 +4,7 @@ import functools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 from ml_collections import ConfigDict
@@ -16,6 +16,7 @@ from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.evaluator import Checkpoint, Evaluator
 from gdm_jax.evaluation.summary import Scores
+from gdm_jax.evaluation.weights import PUBLISHED
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import loop
@@ -74,7 +75,8 @@ class Study:
   """The folder workdir/NAME with results.csv, whose missing rows a rerun measures, and pictures.
 
   A row is one of `evaluation.csv` (`evaluator.KEYS` and `VALUES`) and the model's name, unless a
-  study has other columns.
+  study has other columns. With a published network as the judge, of `evaluation.features`, the
+  folder is NAME_JUDGE, so that its report stands beside the classifier's.
   """
 
   def __init__(
@@ -83,8 +85,9 @@ class Study:
     workdir: pathlib.Path,
     keys: Sequence[str] = COLUMNS,
     values: Sequence[str] = evaluator.VALUES,
+    judge: str = '',
   ):
-    self.folder = workdir / name
+    self.folder = workdir / (f'{name}_{judge}' if judge in PUBLISHED else name)
     self.cells = Cells(self.folder / 'results.csv', keys, values)
 
   def models(self, config: ConfigDict, workdirs: Sequence[pathlib.Path]) -> Iterator[Model]:
@@ -138,6 +141,30 @@ def train(workdir: pathlib.Path, arguments: Sequence[str]):
     sys.exit(code)
 
 
+def train_variants(
+  workdir: pathlib.Path,
+  arguments: Sequence[str],
+  variants: Mapping[str, Sequence[str]],
+  first_seed: int,
+  seeds: int,
+) -> list[pathlib.Path]:
+  """Trains the variants, given by their arguments, from several seeds each (`train`).
+
+  Returns their workdirs workdir/trained/VARIANT-SEED, whose names `variant` takes apart.
+  """
+  folders = []
+  for name, overrides in variants.items():
+    for seed in range(first_seed, first_seed + seeds):
+      folders.append(workdir / 'trained' / f'{name}-{seed}')
+      train(folders[-1], [*arguments, *overrides, f'--config.seed={seed}'])
+  return folders
+
+
+def variant(rows: pd.DataFrame) -> pd.Series:
+  """The variant of each row's model (`train_variants`)."""
+  return rows['model'].str.rpartition('-')[0]
+
+
 def workdirs(models: str, workdir: pathlib.Path) -> list[pathlib.Path]:
   """The workdirs of a flag such as runs/a,runs/b; by default the experiment's own."""
   return [pathlib.Path(path) for path in models.split(',')] if models else [workdir]
@@ -171,22 +198,35 @@ def budgets_of(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
 
 
 def statistics(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-  """`mean` and `deviation` of each group of rows, and both as `text`, first groups first."""
-  groups = rows.groupby(by, sort=False)[['model', 'distance']]
-  table = groups.apply(lambda group: pd.Series(mean_and_deviation(group), ['mean', 'deviation']))
-  texts = [f'{mean:.4g} ± {deviation:.2g}' for mean, deviation in table.to_numpy()]
-  return table.assign(text=texts)
+  """`mean` and `deviation` of the distances of each group of rows, and both as `text`.
+
+  `kernel` is the same text of the kernel distances: of few images a Frechet distance is mostly bias
+  (`distances.kernel`). First groups first.
+  """
+  groups = rows.groupby(by, sort=False)
+  columns = {}
+  for name, column in {'': 'distance', 'kernel_': 'kernel'}.items():
+    values = groups[['model', column]].apply(
+      lambda group, c=column: pd.Series(mean_and_deviation(group, c), ['mean', 'deviation'])
+    )
+    columns |= {f'{name}{key}': values[key] for key in values}
+  table = pd.DataFrame(columns)
+  text, kernel = (
+    [f'{mean:.4g} ± {deviation:.2g}' for mean, deviation in table[keys].to_numpy()]
+    for keys in (['mean', 'deviation'], ['kernel_mean', 'kernel_deviation'])
+  )
+  return table[['mean', 'deviation']].assign(text=text, kernel=kernel)
 
 
-def mean_and_deviation(rows: pd.DataFrame) -> tuple[float, float]:
-  """Of the rows' distances: over models if there are several, otherwise over the sets of seeds.
+def mean_and_deviation(rows: pd.DataFrame, column: str = 'distance') -> tuple[float, float]:
+  """Of a column of the rows: over models if there are several, otherwise over the sets of seeds.
 
   A model's sets of seeds share the luck of its training, so they are averaged first. The deviation
   is that of a sample (n - 1); of a single value it is 0.
   """
-  distances = rows.astype({'distance': float})
-  means = distances.groupby('model', sort=False)['distance'].mean()
-  values = means if len(means) > 1 else distances['distance']
+  numbers = rows.astype({column: float})
+  means = numbers.groupby('model', sort=False)[column].mean()
+  values = means if len(means) > 1 else numbers[column]
   return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
 
 

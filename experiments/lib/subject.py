@@ -30,7 +30,7 @@ from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.solvers import ReversiblePair
 
 SETTINGS = (
-  *('checkpoint', 'parameters', 'strategy', 'order', 'cuts', 'steps', 'solver'),
+  *('checkpoint', 'parameters', 'strategy', 'order', 'cuts', 'steps', 'rho', 'solver'),
   *('data', 'split'),
 )
 PERCEIVED = ('features', 'identity')  # of `evaluation.features`
@@ -62,9 +62,10 @@ class Subject:
     self.model = Model(config, workdir, workdir)
     c = self.config = self.model.config
     system, checkpoint, self._mesh = self.model.system, self.model.checkpoint, self.model.mesh
-    strategy, _ = build.sampling_order(c, system.strategies)
+    strategy, self.order = build.sampling_order(c, system.strategies)
     self.masks: dict[str, Mask] = editing.masks(system, strategy)
-    self._generator = Generator(system, c.data.shape, build.solver(c, 'edit.solver'), self._mesh)
+    solver = build.solver(c, 'edit.solver')
+    self._generator = Generator(system, c.data.shape, solver, self._mesh, cache=c.sampling.cache)
     self._arguments = checkpoint.params, build.sampling_table(c, system)
     self._key = {
       **evaluator.provenance(c, system, checkpoint),
@@ -120,15 +121,23 @@ class Subject:
       )
     return np.random.default_rng(0).permutation(len(self.source))[:count]
 
-  def choose_pairs(self, count: int) -> Int[np.ndarray, '2 n']:
+  def choose_pairs(
+    self, count: int, sets: tuple[Sequence[int], Sequence[int]] | None = None
+  ) -> Int[np.ndarray, '2 n']:
     """Numbers of real images two by two, drawn with seed 0 and with replacement.
 
-    The two are of different classes if there are several. Raises ConfigError if there is only one
-    image.
+    sets: the classes of the first images and of the second ones, as if they were two data sets;
+    otherwise the two are of different classes if there are several. Raises ConfigError if there is
+    only one image, or none of a set.
     """
     rng, size = np.random.default_rng(0), len(self.source)
     if size < 2:
       raise ConfigError(f'evaluation.split = {self._key["split"]!r}: one image makes no pairs')
+    if sets:
+      inside = [np.flatnonzero(np.isin(self.labels, classes)) for classes in sets]
+      if not all(map(len, inside)):
+        raise ConfigError(f'{sets[0]} and {sets[1]}: there are no images of one of these classes')
+      return np.stack([rng.choice(numbers, count) for numbers in inside])
     kinds = self.labels if len(np.unique(self.labels)) > 1 else np.arange(size)
     first = rng.integers(size, size=count)
     second = [rng.choice(np.flatnonzero(kinds != kinds[i])) for i in first]

@@ -8,13 +8,18 @@ import pytest
 from experiments import (
   band_semantics,
   bases,
+  choose,
+  even_pixels,
   generation_process,
+  group_cost,
   group_count,
+  group_influence,
   grouping_strategies,
   image_mixing,
   image_variation,
   latent_interpolation,
   latent_traversal,
+  order_search,
   order_sweep,
   pixel_or_frequency_space,
   quality_against_evaluations,
@@ -30,13 +35,19 @@ RESULTS = ROOT / 'experiments' / 'results'
 REPORTS = {
   'band_semantics': (band_semantics, {}),
   'bases': (bases, {'count': 16}),
+  'choose': (choose, {}),
+  'even_pixels': (even_pixels, {}),
   'generation_process': (generation_process, {}),
+  'group_cost': (group_cost, {}),
   'group_count': (group_count, {'budgets': group_count.parse(group_count.BUDGETS)}),
+  'group_influence': (group_influence, {}),
   'grouping_strategies': (grouping_strategies, {}),
   'image_mixing': (image_mixing, {}),
   'image_variation': (image_variation, {}),
   'latent_interpolation': (latent_interpolation, {}),
   'latent_traversal': (latent_traversal, {}),
+  'overlap': (group_count, {'budgets': [8, 16, 32, 64]}),
+  'order_search': (order_search, {}),
   'order_sweep': (order_sweep, {}),
   'pixel_or_frequency_space': (pixel_or_frequency_space, {}),
   'time_intervals': (time_intervals, {}),
@@ -82,7 +93,8 @@ def read(file):
 
 def with_todays_columns(rows):
   """Rows from before evaluation.csv had its columns."""
-  return rows.rename(columns={'fd_pixels': 'distance'}).assign(metric='FD (pixels)')
+  empty = dict.fromkeys(('rho', 'kernel', 'median'), '')
+  return rows.rename(columns={'fd_pixels': 'distance'}).assign(metric='FD (pixels)', **empty)
 
 
 def test_every_committed_csv_is_tested():
@@ -111,10 +123,24 @@ def test_rows_of_cifar10_are_summarised(name):
   assert 'tfds:cifar10, test' in ' '.join(findings)
 
 
+def test_rows_of_table_1_on_fashion_are_summarised():
+  table, findings = grouping_strategies.summarise(read('grouping_strategies/fashion.csv'))
+  assert len(table) == 4
+  assert findings[0].endswith('right_left, bottom_top, cdm_inv, cdm.')
+
+
+def test_rows_of_two_sets_are_summarised():
+  rows = read('image_mixing/sets.csv')
+  table, findings = image_mixing.summarise(rows)
+  assert len(table) == len(rows)
+  assert 'Exchanging [0, 9] makes 100.0% of the images another class' in ' '.join(findings)
+
+
 def test_quality_of_old_rows():
   rows = with_todays_columns(read('quality_against_evaluations/results.csv'))
   table, findings = quality_against_evaluations.summarise(rows)
-  table = table.set_index('FD (pixels)')
+  assert set(table['measure']) == {'FD (pixels), distance'}
+  table = table.drop(columns='measure').set_index('solver')
   assert list(table.index) == list(rows['solver'].unique())
   cells = rows.groupby(['solver', 'evaluations'], sort=False)['distance']
   for (solver, evaluations), distances in cells:

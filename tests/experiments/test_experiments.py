@@ -43,21 +43,23 @@ def rows(file):
 
 def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
   module = quality_against_evaluations
-  monkeypatch.setattr(module, 'SOLVERS', ('euler', 'reversible_heun'))
   monkeypatch.setattr(module, 'BUDGETS', (4, 5))
   monkeypatch.setattr(module, 'ORDERS', 2)
-  start(module, monkeypatch, digits)
+  flags = '--solvers=euler,multistep_midpoint', '--rhos=1', '--latents=4', '--orders=2'
+  start(module, monkeypatch, digits, *flags)
   file = digits / 'quality_against_evaluations' / 'results.csv'
   measured = rows(file)
-  cells = [(r['solver'], r['evaluations'], r['steps'], r['order']) for r in measured]
-  other = cells[1][-1]
+  cells = [(r['order'], r['solver'], r['evaluations'], r['steps']) for r in measured]
+  other = cells[-1][0]
   assert sorted(other.split('-')) == ['0', '1', '2', '3']
-  first = '0-1-2-3'
-  assert cells == [  # reversible Heun evaluates once to start, and needs a step for each group
-    *[('euler', n, n, order) for n in '45' for order in (first, other)],
-    *[('reversible_heun', '5', '4', order) for order in (first, other)],
+  once = [  # the multistep rule evaluates once to start, and needs a step for each group
+    (order, *cell)
+    for order in ('0-1-2-3', other)
+    for cell in [('euler', '4', '4'), ('euler', '5', '5'), ('multistep_midpoint', '5', '4')]
   ]
-  assert all(float(r['distance']) > 0 and r['metric'] == 'FD (pixels)' for r in measured)
+  assert cells == once + once
+  assert [r['metric'] for r in measured] == ['path error'] * 6 + ['FD (pixels)'] * 6
+  assert all(float(r['distance']) > 0 for r in measured)
   assert (digits / 'quality_against_evaluations' / 'figure.png').stat().st_size > 0
 
   # Rerun, it measures what is missing: a row that is taken away, the other ones as they are.
@@ -66,7 +68,7 @@ def test_quality_of_every_cell_is_measured_once(digits, monkeypatch, capsys):
     writer = csv.DictWriter(f, measured[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(marked[:2] + marked[3:])
-  start(module, monkeypatch, digits)
+  start(module, monkeypatch, digits, *flags)
   assert rows(file) == marked[:2] + marked[3:] + [measured[2]]
 
 

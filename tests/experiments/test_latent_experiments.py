@@ -5,6 +5,7 @@ gives the other image, and a latent that is fixed entirely does not vary.
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from jax import numpy as jnp
 from scipy import stats
@@ -13,6 +14,7 @@ from experiments import (
   band_semantics,
   bases,
   generation_process,
+  group_influence,
   image_mixing,
   image_variation,
   latent_interpolation,
@@ -21,8 +23,9 @@ from experiments import (
   total_correlation,
 )
 from experiments.lib import subject
-from gdm_jax import basis
+from gdm_jax import basis, main
 from gdm_jax.evaluation import classifier
+from gdm_jax.runtime.errors import ConfigError
 from tests.support import runs
 from tests.support.experiments import check_report, rows, start, trained
 
@@ -77,6 +80,33 @@ def test_exchanging_nothing_and_everything(run):
   check_report(folder, '40 pairs of digits, train', 'another class', 'Fig. 7')
 
 
+def test_exchange_between_two_sets_of_classes(run):
+  flags = '--pairs=20', '--shown=1', '--config.evaluation.features=pixels'
+  measured, _ = run(image_mixing, *flags, '--sets=1,7/0,8')
+  assert {row['sets'] for row in measured if row['sets']} == {'1,7/0,8'}
+
+
+def test_pairs_of_two_sets_are_of_their_classes(frequency, capsys):
+  argv = ['', f'--config={runs.ROOT}/configs/digits_frequency.py', f'--workdir={frequency}']
+  config = main.parse([*argv, *runs.TINY]).config
+  chosen = subject.Subject('pairs', config, frequency, perceived=False)
+  for numbers, classes in zip(chosen.choose_pairs(50, ([1, 7], [0])), ([1, 7], [0]), strict=True):
+    assert set(chosen.load(numbers)[1].tolist()) == set(classes)
+  with pytest.raises(ConfigError, match='there are no images of one of these classes'):
+    chosen.choose_pairs(5, ([1], [12]))
+  with pytest.raises(ConfigError, match=r'--sets=1,x/2: must be classes of two sets'):
+    image_mixing.parse('1,x/2')
+
+
+def test_groups_that_move_when_one_varies(run):
+  measured, folder = run(group_influence, '--images=4', '--variants=3', '--shown=2')
+  assert len(measured) == 5 * 4
+  relative = group_influence.matrix(pd.DataFrame(measured))
+  assert list(relative) == list(relative.index) == BANDS
+  assert (relative.to_numpy().diagonal() > 0.3).all()
+  check_report(folder, 'Proposition 3.3', 'varied / moves')
+
+
 def test_only_distances_without_a_classifier(run):
   measured, _ = run(image_mixing, '--pairs=8', '--shown=1')
   pixels = measured[-6:]
@@ -91,7 +121,10 @@ def test_fixing_and_keeping_the_lowest_components(run):
   measured, folder = run(band_semantics, CLASSIFIED, *flags)
   assert [row['count'] for row in measured] == ['0', '10', '64']
   variance = column(measured, 'variance')
-  assert variance[0] > variance[1] > variance[2] == 0
+  # All fixed, the variants are equal but for the rounding of features in other rows of a batch,
+  # which depends on the processor.
+  assert variance[0] > variance[1] > 0
+  assert variance[2] < 1e-12 * variance[0]
   assert column(measured, 'agreement')[-1] == column(measured, 'same')[-1] == 1
   assert column(measured, 'pixels')[-1] < 1e-5 < column(measured, 'pixels')[1]
   check_report(folder, 'Fig. 4', pictures=('figure', 'reconstruction'))
@@ -196,13 +229,14 @@ def test_spaces_are_trained_alike(tmp_path, monkeypatch):
   args = pixel_or_frequency_space, monkeypatch, 'digits_frequency', tmp_path, *tiny
   start(*args, trained=False)
   measured = rows(tmp_path, 'pixel_or_frequency_space')
-  assert [row['model'] for row in measured] == ['pixel-0', 'frequency-0']
-  assert len({row['distance'] for row in measured}) == 2
+  kinds = [f'{basis}-{space}-0' for basis in ('blur', 'cosine') for space in ('pixel', 'frequency')]
+  assert [row['model'] for row in measured] == kinds
+  assert len({row['distance'] for row in measured}) == 4
   folder = tmp_path / 'pixel_or_frequency_space'
   check_report(folder, 'in the paper that is pixel space', pictures=('figure', 'distance'))
   start(*args, trained=False)
   assert rows(tmp_path, 'pixel_or_frequency_space') == measured
-  assert len(runs.metrics(tmp_path / 'trained' / 'frequency-0')) == 2
+  assert len(runs.metrics(tmp_path / 'trained' / 'blur-frequency-0')) == 2
   with pytest.raises(SystemExit):  # models that were trained otherwise are not taken for these
     start(*args, '--config.train.learning_rate=0.5', trained=False)
 

@@ -5,15 +5,25 @@ import itertools
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import group_count, grouping_strategies, order_sweep, paper, time_intervals
+from experiments import (
+  find_intervals,
+  group_count,
+  grouping_strategies,
+  loss_weighting,
+  order_sweep,
+  paper,
+  time_intervals,
+)
 from experiments.lib import command, report, study
-from gdm_jax import main
+from gdm_jax import build, main
 from gdm_jax.evaluation.evaluator import KEYS, VALUES
+from gdm_jax.runtime import memory
 from tests.support import runs
 from tests.support.experiments import FAST, check_report, rows, start, trained
 
@@ -31,16 +41,16 @@ def groupings(tmp_path_factory):
 def test_sweep_measures_every_order_once_and_compiles_once(blockwise, monkeypatch, capsys):
   jax.clear_caches()
   walkers = []
-  make = order_sweep.compile_sweep
+  make = order_sweep.sweep_program
 
   def remember(*args):
     walkers.append(make(*args))
     return walkers[-1]
 
-  monkeypatch.setattr(order_sweep, 'compile_sweep', remember)
+  monkeypatch.setattr(order_sweep, 'sweep_program', remember)
   flags = '--orders=6', '--repeats=2'
   start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
-  assert walkers[0].func._cache_size() == 1
+  assert walkers[0]._cache_size() == 1
 
   measured = rows(blockwise, 'order_sweep')
   orders = ['-'.join(map(str, order)) for order in itertools.permutations(range(3))]
@@ -117,6 +127,36 @@ def test_eight_devices_sweep_eight_orders_side_by_side(blockwise, monkeypatch):
   for row in measured:
     alone = one[row['order'], row['seeds']]
     np.testing.assert_allclose(float(row['distance']), float(alone['distance']), rtol=1e-3)
+
+
+def test_more_orders_side_by_side_give_the_same_rows(blockwise, monkeypatch):
+  flags = '--orders=6', '--repeats=1'
+  file = blockwise / 'order_sweep' / 'results.csv'
+  file.unlink(missing_ok=True)
+  start(order_sweep, monkeypatch, 'digits', blockwise, *flags)
+  one = rows(blockwise, 'order_sweep')
+  file.unlink()
+  start(order_sweep, monkeypatch, 'digits', blockwise, *flags, '--at_once=4')
+  for row, alone in zip(rows(blockwise, 'order_sweep'), one, strict=True):
+    assert row['order'] == alone['order']
+    np.testing.assert_allclose(float(row['distance']), float(alone['distance']), rtol=1e-3)
+
+
+def test_as_many_orders_as_fit_into_the_memory_of_a_device(blockwise, monkeypatch):
+  config = main.parse(
+    ['', f'--config={runs.ROOT}/configs/digits.py', f'--workdir={blockwise}', *runs.TINY]
+  ).config
+  model = study.Model(config, blockwise, blockwise)
+  walk, (device,) = order_sweep.sweep_program(model, model.mesh), model.mesh.devices.flat
+  assert order_sweep.orders_that_fit(model, walk, model.mesh, 8, 6) == 1  # a CPU
+  table = build.sampling_table(model.config, model.system)
+  arguments = jnp.asarray(table)[None], jnp.zeros(8, np.uint32), jnp.zeros(8, np.int32)
+  one = walk.lower(model.checkpoint.params, *arguments).compile()
+  plan = one.memory_analysis()
+  each = plan.temp_size_in_bytes + plan.output_size_in_bytes
+  for limit, expected in ((0, 1), (2.5 * each, 2), (1e15, 6)):
+    monkeypatch.setattr(memory, 'capacity', lambda _, n=limit: int(n / memory.SHARE) + 8)
+    assert memory.how_many_fit(one, device, 6) == expected
 
 
 def test_a_strategy_of_one_order_cannot_be_swept(groupings, monkeypatch, capsys):
@@ -202,6 +242,25 @@ def test_training_intervals_are_trained_once_and_crossed_with_those_of_generatio
   assert runs.steps_saved(trained) == [2]
   assert len(runs.metrics(trained)) == 2
 
+  # A probe finds other intervals; what the rest has is kept.
+  monkeypatch.setattr(find_intervals, 'find', lambda *args: (0.25, 0.5, 0.75))
+  start(*args, '--probe=32', trained=False)
+  more = rows(tmp_path, 'time_intervals')
+  assert more[:4] == measured
+  assert [r['model'] for r in more[4:]] == ['0.25-0.5-0.75'] * 2
+  check_report(tmp_path / 'time_intervals', '0.25-0.5-0.75 (probe)')
+
+
+def test_weightings_are_trained_alike(tmp_path, monkeypatch):
+  tiny = f'--config.train.duration={2 * runs.BATCH}', '--repeats=1', '--seeds=2'
+  args = loss_weighting, monkeypatch, 'digits', tmp_path, *tiny
+  start(*args, trained=False)
+  measured = rows(tmp_path, 'loss_weighting')
+  kinds = [f'{w}-{seed}' for w in ('unweighted', 'velocity', 'active') for seed in (0, 1)]
+  assert [row['model'] for row in measured] == kinds
+  assert len({row['parameters'] for row in measured}) == 6
+  check_report(tmp_path / 'loss_weighting', 'kernel distance', 'over 2 trained models')
+
 
 def test_intervals_of_another_number_of_groups_are_refused(tmp_path, monkeypatch, capsys):
   with pytest.raises(SystemExit) as stop:
@@ -225,12 +284,19 @@ def test_deviations_are_over_models_if_there_are_several():
       'model': ['a', 'a', 'b', 'b'],
       'cuts': ['x', 'y', 'x', 'y'],
       'distance': ['1', '3', '5', '7'],
+      'kernel': ['0.1', '0.3', '0.5', '0.7'],
     }
   )
   assert study.mean_and_deviation(rows) == (4, pytest.approx(8**0.5))
   assert study.mean_and_deviation(rows[:2]) == (2, pytest.approx(2**0.5))
   assert study.mean_and_deviation(rows[:1]) == (1, 0)
   assert list(study.statistics(rows, 'cuts')['text']) == ['3 ± 2.8', '5 ± 2.8']
+  assert list(study.statistics(rows, 'cuts')['kernel']) == ['0.3 ± 0.28', '0.5 ± 0.28']
+
+
+def test_published_judges_have_folders_of_their_own(tmp_path):
+  names = {j: study.Study('s', tmp_path, judge=j).folder.name for j in ('classifier', 'lite0', '')}
+  assert names == {'classifier': 's', 'lite0': 's_lite0', '': 's'}
 
 
 def test_a_row_serves_every_budget_with_its_steps():

@@ -11,7 +11,7 @@ import pytest
 from experiments.benchmarks import throughput
 from gdm_jax import build, main
 from gdm_jax.modes import describe
-from gdm_jax.runtime.errors import ConfigError
+from gdm_jax.runtime.errors import ConfigError, DataError
 from gdm_jax.training import flops
 from tests.support import experiments, runs
 
@@ -156,8 +156,8 @@ def test_launch_files_use_existing_flags(name):
     command.cluster
     == {
       'tpu_pod.sh': ('', 0, -1, True),
-      'slurm.sh': ('', 0, -1, False),
-      'jobset.yaml': ('gdm-train-0-0.gdm:1234', 2, 1, False),
+      'slurm.sh': ('', 0, -1, None),
+      'jobset.yaml': ('gdm-train-0-0.gdm:1234', 2, 1, None),
     }[name]
   )
 
@@ -215,3 +215,13 @@ def test_the_jobset_agrees_with_itself():
   assert '\n' not in shell
   mounted = {mount['name'] for mount in container['volumeMounts']}
   assert mounted == {volume['name'] for volume in pod['volumes']}
+
+
+@pytest.mark.parametrize(
+  'wrong', ['train.weighting=x', 'sampling.solver=adaptive', 'data.name=folder:nowhere']
+)
+def test_a_wrong_config_is_refused_before_the_peer_is_timed(wrong, monkeypatch):
+  monkeypatch.setattr(throughput.peers, 'run', None)
+  config = main.parse(['', *runs.arguments('unused', f'--config.{wrong}')]).config
+  with pytest.raises((ConfigError, DataError), match=wrong.split('=')[0].replace('.', r'\.')):
+    throughput.run(config, runs.ROOT / 'unused', peer='peer.py')
