@@ -3,20 +3,24 @@
   python -m gdm_jax.main --config=configs/digits.py [--mode=MODE] [--workdir=DIR]
                          [--dry_run] [--config.KEY=VALUE ...]
                          [--coordinator=HOST:PORT --num_processes=N --process_id=I]
+  python -m gdm_jax.main --model=NAME|FOLDER --mode=MODE ...
 
   --config      a file with get_config(); configs/ holds one for every run of the README
   --config.KEY  overrides a field, e.g. --config.train.batch=64 --config.model.classes=10
                 or --config.sampling.order=3,1,0,2; configs/default.py explains every field
+  --model       a trained model in place of --config: a folder of --mode=export, the name of one
+                that comes with the package, or hf:USER/MODEL
   --mode        {modes}
-  --workdir     default: runs/<config name>
+  --workdir     default: runs/<name of the config or the model>
   --dry_run     print the config, the parameters and the cost, and exit
 
 Several machines run as one if each runs this command, with a --workdir that all see. SLURM and TPU
-slices of GKE are recognised; --distributed asks jax for other TPU slices; elsewhere give
---coordinator (an address of process 0), --num_processes and --process_id.
+slices of GKE are recognised, unless --nodistributed keeps them apart; --distributed asks jax for
+other TPU slices; elsewhere give --coordinator (an address of process 0), --num_processes and
+--process_id.
 
-To resume, run the same command again. Ctrl-C and SIGTERM save first. The modes after training
-take the model as the workdir's config.json describes it.
+To resume, run the same command again. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 save first. The
+modes after training take the model as the workdir's config.json describes it, or that of --model.
 Exit codes: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
 """
 
@@ -33,9 +37,11 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from gdm_jax import modes
-from gdm_jax.runtime import machine
+from gdm_jax.runtime import machine, paths, terminal
 from gdm_jax.runtime.errors import GdmError, UsageError
 
+OUT_OF_MEMORY = 'out of memory; smaller batches help (docs/scale.md has more)'
+MAX_CPU_DEVICES = 1024
 LINGER_SECONDS = 3.0  # between the end of the other processes and that of process 0
 
 
@@ -46,7 +52,7 @@ class Command(NamedTuple):
   workdir: pathlib.Path
   mode: str
   dry_run: bool
-  cluster: tuple[str, int, int, bool]
+  cluster: tuple[str, int, int, bool | None]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
   if {'--help', '-h', '-help', '--helpfull'} & set(argv[1:]) or len(argv) == 1:
     print(_help())
     return 0
+  terminal.never_fail()
   # What orbax and asyncio log as errors they also raise, and an error is printed once, in one line.
   logging.set_verbosity(logging.FATAL)
   logging.logging.getLogger('asyncio').setLevel('CRITICAL')
@@ -72,43 +79,57 @@ def run(command: Command, explicit: set[str]) -> int:
   """Runs a command whose processes have been joined; explicit: the keys that it overrides."""
   import jax
 
+  from gdm_jax import build
+  from gdm_jax.config import get, without_effect
   from gdm_jax.modes import describe
+  from gdm_jax.runtime import console, distributed
   from gdm_jax.runtime.files import DISK_FULL
   from gdm_jax.training.workdir import adopt_config
 
   config, workdir, mode, dry_run, _ = command
   try:
+    # What is asked, and of which model.
+    distributed.require_same('config, mode and --workdir', f'{config}{mode}{workdir}')
     if modes.MODES[mode].trained:
       adopt_config(config, workdir, explicit)
+    if useless := without_effect(config, mode, explicit):
+      build.system(config)  # what is wrong comes first
+      for key, reason in useless.items():
+        console.log(f'{key} = {get(config, key)} has no effect: {reason}')
+
+    # Do it; what this machine or its files lack is told in one line.
     if dry_run:
       describe.run(config)
     else:
       modes.load(mode)(config, workdir)
+  except MemoryError as error:
+    return fail(f'{OUT_OF_MEMORY}: {error}', 1)
   except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # TimeoutError: orbax's, of a barrier
+    if 'RESOURCE_EXHAUSTED' in str(error):
+      return fail(f'{OUT_OF_MEMORY}: {str(error).splitlines()[0]}', 1)
     if jax.process_count() == 1:
       raise
     return fail(f'the processes cannot continue together: {str(error).splitlines()[0]}', 1)
   except OSError as error:
-    if error.errno not in DISK_FULL:
+    if error.errno in DISK_FULL:
+      return fail(
+        f'{workdir}: {DISK_FULL[error.errno]}; the checkpoints that were saved before are intact. '
+        'Make room, and run the same command again',
+        1,
+      )
+    if error.filename is None:
       raise
-    return fail(
-      f'{workdir}: {DISK_FULL[error.errno]}; the checkpoints that were saved before are intact. '
-      'Make room, and run the same command again',
-      1,
-    )
+    return fail(f'{error.filename}: {error.strerror}', 1)  # such as a folder in place of a file
   return 0
 
 
 def parse(argv: Sequence[str]) -> Command:
   """Parses a command line. Raises UsageError."""
-  file, others = _config_file(argv)
+  source, others = _source(argv)
   # ml_collections wants the file before the overrides, and would join tuples that are given twice.
   last = {a.split('=')[0] if '=' in a else i: a for i, a in enumerate(others)}
-  argv = [argv[0], f'--config={file}', *last.values()]
-  if (root := str(file.resolve().parent.parent)) not in sys.path:
-    sys.path.append(root)  # configs import each other
+  argv = [argv[0], *source.argument, *last.values()]
   values = flags.FlagValues()
-  config = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
   workdir = flags.DEFINE_string('workdir', None, 'Output folder.', flag_values=values)
   mode = flags.DEFINE_enum('mode', 'train', list(modes.MODES), 'What to do.', flag_values=values)
   dry_run = flags.DEFINE_bool('dry_run', False, 'Only describe.', flag_values=values)
@@ -116,48 +137,103 @@ def parse(argv: Sequence[str]) -> Command:
     flags.DEFINE_string('coordinator', '', 'Address of process 0.', flag_values=values),
     flags.DEFINE_integer('num_processes', 0, 'How many there are.', flag_values=values),
     flags.DEFINE_integer('process_id', -1, 'Which one this is.', flag_values=values),
-    flags.DEFINE_bool('distributed', False, 'Ask jax which it is.', flag_values=values),
+    flags.DEFINE_bool('distributed', None, 'Ask jax which it is.', flag_values=values),
   )
   try:
+    config = source.define(values, argv)
     rest = values(argv)[1:]
-  except (SyntaxError, ImportError, NameError) as error:
-    raise UsageError(f'--config={file} cannot be read: {error}') from None
+  except (SyntaxError, ImportError, NameError, OSError) as error:
+    raise UsageError(f'{source} cannot be read: {error}') from None
   except flags.UnrecognizedFlagError as error:
     raise UsageError(str(error)) from None
   except flags.Error as error:
     raise UsageError(' '.join(str(error).split())) from None
   except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UsageError(_bad_override(file, argv, error)) from None
+    raise UsageError(_bad_override(source, argv, error)) from None
   if rest:
     raise UsageError(f'{rest[0]!r} is no flag; overrides look like --config.train.batch=64')
-  if (devices := config.value.machine.cpu_devices) < 1:
-    raise UsageError(f'machine.cpu_devices = {devices} must be at least 1')
+  if not 1 <= (devices := config.value.machine.cpu_devices) <= MAX_CPU_DEVICES:
+    raise UsageError(f'machine.cpu_devices = {devices} must be 1 to {MAX_CPU_DEVICES}')
+  if source.defaults is not None and mode.value == 'train' and not dry_run.value:
+    raise UsageError(
+      f'{source} is trained; --config.train.start={source.name}, with a --config, begins from it'
+    )
   _empty_tuples(config.value)
-  folder = pathlib.Path(workdir.value or pathlib.Path('runs') / file.stem)
+  folder = paths.expand('--workdir', workdir.value or str(pathlib.Path('runs') / source.stem))
+  paths.expand_all(config.value)
   cluster = tuple(flag.value for flag in cluster)
   return Command(config.value, folder, mode.value, dry_run.value, cluster)
 
 
-def _config_file(argv):
-  """The config's file, and the arguments without it."""
+class _Source(NamedTuple):
+  """Where a config comes from: a file, or the export of a model, whose config `defaults` is."""
+
+  path: pathlib.Path
+  stem: str
+  defaults: ConfigDict | None = None
+
+  @property
+  def name(self) -> str:
+    return str(self.path)
+
+  @property
+  def argument(self) -> list[str]:
+    """What the flag of the config is given."""
+    return [f'--config={self.path}'] if self.defaults is None else []
+
+  def define(self, values: flags.FlagValues, argv: list[str]) -> flags.FlagHolder:
+    """The flag of the config, whose overrides are in `argv`."""
+    if self.defaults is not None:
+      return config_flags.DEFINE_config_dict(
+        'config', self.defaults, flag_values=values, sys_argv=argv
+      )
+    if (root := str(self.path.resolve().parent.parent)) not in sys.path:
+      sys.path.append(root)  # configs import each other
+    return config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
+
+  def __str__(self):
+    return f'--{"config" if self.defaults is None else "model"}={self.path}'
+
+
+def _source(argv) -> tuple[_Source, list[str]]:
+  """What --config or --model names, and the other arguments. Raises UsageError and ConfigError."""
+  given = []
   for i, argument in enumerate(argv):
-    if match := re.fullmatch(r'--?config(?:=(.*))?', argument):
-      following = argv[i + 1 : i + 2] if match[1] is None else []
-      file = pathlib.Path(match[1] or ''.join(following))
-      if not file.is_file():
-        raise UsageError(f'--config={file}: no such file; see configs/')
-      return file, [*argv[1:i], *argv[i + 1 + len(following) :]]
-  raise UsageError('--config is missing, e.g. --config=configs/digits.py (--help explains)')
+    if match := re.fullmatch(r'--?(config|model)(?:=(.*))?', argument, re.DOTALL):
+      following = argv[i + 1 : i + 2] if match[2] is None else []
+      given.append((match[1], match[2] or ''.join(following), {i, i + len(following)}))
+  if not given:
+    raise UsageError(
+      '--config is missing, e.g. --config=configs/digits.py, or --model (--help explains)'
+    )
+  (kind, value, _), *more = given
+  if more:
+    raise UsageError(f'--{kind}={value} and --{more[0][0]}={more[0][1]}: give one of them')
+  others = [a for i, a in enumerate(argv) if i not in given[0][2] and i]
+  if kind == 'config':
+    file = paths.expand('--config', value)
+    if not file.is_file():
+      raise UsageError(f'--config={file}: no such file; see configs/')
+    return _Source(file, file.stem), others
+  return _model(value), others
 
 
-def _bad_override(file, argv, error):
+def _model(name) -> _Source:
+  """The config of an export, which says where it lies."""
+  from gdm_jax.runtime import exported  # and with it jax
+
+  model = exported.open_model(name)
+  return _Source(model.folder, exported.short_name(name), model.config())
+
+
+def _bad_override(source, argv, error):
   # ml_collections names only the wrong part of a key, as the first word.
   text = ' '.join(map(str, error.args))
   wrong = (re.findall(r'\w+', text) or [''])[0]
   for argument in argv:
     key = argument.split('=')[0].removeprefix('--config.')
     if argument.startswith('--config.') and wrong in key.split('.'):
-      elsewhere = [k for k in _keys(file) if k.split('.')[-1] == wrong]
+      elsewhere = [k for k in _keys(source) if k.split('.')[-1] == wrong]
       close = re.search(r'Did you mean "(\w+)"', text)
       hints = elsewhere or ([close[1]] if close else [])
       hint = f'did you mean {" or ".join(hints)}?' if hints else 'configs/default.py lists them'
@@ -165,13 +241,13 @@ def _bad_override(file, argv, error):
   return text
 
 
-def _keys(file, config=None, prefix=''):
-  """The dotted keys of a config file."""
+def _keys(source, config=None, prefix=''):
+  """The dotted keys of a config."""
   if config is None:
-    config = runpy.run_path(str(file))['get_config']()
+    config = source.defaults or runpy.run_path(source.name)['get_config']()
   for name, value in config.items():
     if isinstance(value, ConfigDict):
-      yield from _keys(file, value, f'{prefix}{name}.')
+      yield from _keys(source, value, f'{prefix}{name}.')
     else:
       yield prefix + name
 
@@ -193,15 +269,12 @@ def prepare(command: Command):
   c = command.config.machine
   machine.choose_convolutions(c.cpu_devices)
   machine.split_cpu(c.cpu_devices)
+  machine.keep_programs(c.compilation_cache)
   import jax
 
   from gdm_jax.runtime import distributed
 
-  if c.compilation_cache:
-    folder = pathlib.Path(c.compilation_cache).expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(folder))
-
-  distributed.join(distributed.Cluster(*command.cluster))
+  distributed.join(distributed.Cluster(*command.cluster), f'--workdir={command.workdir}')
   if jax.distributed.is_initialized():
     sys.excepthook = _leave_uncaught
 

@@ -31,3 +31,12 @@ def float64():
 
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _release_programs():
+  """Frees the compiled programs of a module: of all modules they take gigabytes."""
+  yield
+  import jax
+
+  jax.clear_caches()

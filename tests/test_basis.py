@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('float64')
 BASES = {
   'pixel': bases.pixel,
   'cosine': bases.cosine,
-  'reflect': lambda shape: bases.blur(shape, 1.1),
+  'reflect': lambda shape: bases.blur(shape, 1.1, 'reflect'),
   'zero': lambda shape: bases.blur(shape, 0.9, 'zero'),
 }
 
@@ -67,7 +67,7 @@ def test_float32_keeps_the_data_at_64_by_64(make):
 def full_size():
   """Bases of the 256 x 256 configs, and a batch for them."""
   shape = (256, 256)
-  made = {'cosine': bases.cosine(shape), 'reflect': bases.blur(shape, 1.0)}
+  made = {'cosine': bases.cosine(shape), 'reflect': bases.blur(shape, 1.0, 'reflect')}
   return {**made, 'zero': bases.blur(shape, 1.0, 'zero')}, random(2, *shape, 3)
 
 
@@ -149,13 +149,16 @@ def dense_blur(n, sigma, boundary):
 
 
 @pytest.mark.parametrize('boundary', ['reflect', 'zero'])
-@pytest.mark.parametrize(('shape', 'sigma'), [((12, 20), 1.0), ((6,), 0.5), ((7, 7), 1.3)])
+@pytest.mark.parametrize(
+  ('shape', 'sigma'), [((12, 20), 1.0), ((6,), 0.5), ((7, 7), 1.3), ((28, 28), 0.4)]
+)
 def test_blur_diagonalises_the_dense_blur_in_descending_order(shape, sigma, boundary):
   basis = bases.blur(shape, sigma, boundary)
   dense = np.ones((1, 1))
   for n in shape:
     dense = np.kron(dense, dense_blur(n, sigma, boundary))
   u = np.asarray(gaussian.matrix(basis))
+  np.testing.assert_allclose(u.T @ u, np.eye(len(u)), atol=1e-12)
   diagonal = u.T @ dense @ u
   eigenvalues = np.diagonal(diagonal)
   np.testing.assert_allclose(diagonal, np.diag(eigenvalues), atol=1e-11 * eigenvalues.max())
@@ -163,6 +166,13 @@ def test_blur_diagonalises_the_dense_blur_in_descending_order(shape, sigma, boun
   by_rank = eigenvalues[np.argsort(basis.ranks, axis=None)]
   assert np.all(np.diff(by_rank) < 1e-12 * by_rank.max())
   np.testing.assert_allclose(by_rank, np.linalg.eigvalsh(dense)[::-1], atol=1e-11 * by_rank.max())
+
+
+def test_the_default_blur_is_that_of_the_papers_reference():
+  found, expected = bases.blur((5, 8)), bases.blur((5, 8), 0.4, 'zero')
+  np.testing.assert_array_equal(found.ranks, expected.ranks)
+  for a, b in zip(found.factors, expected.factors, strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize('boundary', ['reflect', 'zero'])
@@ -174,7 +184,7 @@ def test_equal_eigenvalues_keep_the_raster_order(boundary):
 
 @pytest.mark.parametrize('sigma', [0.1, 1.0, 5.0])
 def test_reflected_blur_ranks_every_axis_by_frequency(sigma):
-  ranks = bases.blur((6, 16), sigma).ranks
+  ranks = bases.blur((6, 16), sigma, 'reflect').ranks
   assert np.all(np.diff(ranks, axis=0) > 0)
   assert np.all(np.diff(ranks, axis=1) > 0)
 

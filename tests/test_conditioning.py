@@ -1,6 +1,7 @@
 """What the network is shown, by a network that shows it."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -112,3 +113,36 @@ def test_a_predictor_can_be_jitted_and_sampled(model):
   np.testing.assert_allclose(u, predictor(params, X, ALPHA), atol=1e-6)
   table = jnp.array([[0.0, 0], [1, 0], [1, 1]])
   assert sampling.sample(predictor.bind(params), PIXELS, table, X).shape == X.shape
+
+
+@pytest.mark.parametrize('process', [PIXELS, BANDS], ids=['pixels', 'bands'])
+def test_guidance_of_every_group_acts_on_its_own_elements(process):
+  levels = 0 if process is PIXELS else 2
+  network = MLP(out_channels=1, num_classes=3, augment_dim=levels, width=16, depth=1)
+  predictor = Predictor(network, process)
+  params = predictor.init(jax.random.key(0))
+  label, scales = jnp.array([0, 2, 1]), np.array([3.0, 0.5])
+  found = process.basis.analyze(predictor.bind(params, label, scales)(X, ALPHA))
+  for group, scale in enumerate(scales):
+    expected = process.basis.analyze(predictor.bind(params, label, scale)(X, ALPHA))
+    own = np.asarray(process.grouping.labels) == group
+    np.testing.assert_allclose(found[:, own], expected[:, own], atol=1e-5)
+  # Equal scales are one scale, and ones are the model as trained.
+  both = predictor.bind(params, label, np.array([2.0, 2.0]))(X, ALPHA)
+  np.testing.assert_allclose(both, predictor.bind(params, label, 2.0)(X, ALPHA), atol=1e-5)
+  ones = predictor.bind(params, label, np.ones(2))(X, ALPHA)
+  np.testing.assert_array_equal(ones, predictor.bind(params, label)(X, ALPHA))
+
+
+@pytest.mark.parametrize(
+  ('precision', 'found'),
+  [('float32', 'HIGHEST'), ('tensorfloat32', 'HIGH'), ('bfloat16', 'DEFAULT')],
+)
+def test_products_have_the_precision_that_is_asked_for(precision, found):
+  # Parity on a CPU says nothing of it: float32 is narrowed on GPU and TPU alone.
+  network = MLP(out_channels=1, width=16, depth=1)
+  predictor = Predictor(network, PIXELS, precision=precision)
+  params = predictor.init(jax.random.key(0))
+  jaxpr = str(jax.make_jaxpr(predictor)(params, X, ALPHA))
+  precisions = set(re.findall(r' precision=(.+)', jaxpr))
+  assert precisions == {f'(Precision.{found}, Precision.{found})'}

@@ -9,11 +9,23 @@ import pytest
 from tests.support.runs import ROOT
 
 METHOD = (
-  *('allocation', 'likelihood', 'sampling', 'latents', 'losses', 'solvers'),
+  *(
+    'ordering',
+    'conditionals',
+    'allocation',
+    'autoregression',
+    'caching',
+    'likelihood',
+    'sampling',
+    'latents',
+    'losses',
+  ),
+  'solvers',
   *('process', 'grouping', 'schedule', 'basis', 'path'),
 )
 LAYERS = (
-  *('main', 'modes', 'evaluation', 'training', 'generation', 'build', 'config', 'conditioning'),
+  *('main', 'pretrained', 'modes', 'explore', 'evaluation', 'training', 'generation'),
+  *('build', 'config', 'conditioning'),
   *METHOD,
   *('models', 'figures', 'data', 'runtime', 'typing'),
 )

@@ -81,7 +81,7 @@ def test_every_conditional_of_a_gaussian_is_exact(name, path):
 
 
 @pytest.mark.parametrize(
-  'solver', [name for name, s in solvers.SOLVERS.items() if s.order and not s.reversible]
+  'solver', [name for name, s in solvers.SOLVERS.items() if s.order and not s.first_evaluations]
 )
 def test_error_falls_with_the_order_of_the_solver(solver):
   case, data, x, _, _ = gaussian_setting('cascade 5', paths.variance_preserving)
@@ -107,7 +107,7 @@ def test_the_adaptive_solver_needs_the_boundaries_alone():
 
 def test_a_reversible_or_unknown_solver_is_refused():
   case, data, x, table, _ = gaussian_setting('elements 2')
-  with pytest.raises(ValueError, match="solver 'reversible_heun' is reversible"):
+  with pytest.raises(ValueError, match="solver 'reversible_heun' evaluates before"):
     of_optimal(case.process, data, table, x, solver='reversible_heun')
   with pytest.raises(ValueError, match="solver 'rk9' is unknown"):
     of_optimal(case.process, data, table, x, solver='rk9')
@@ -162,7 +162,7 @@ def test_sources_know_their_bins(tmp_path):
   assert sources.load('digits', 'train', (8, 8, 1)).bin_width == 1 / 8
   assert sources.load('mixture', 'train', (2, 1)).bin_width == 0
   for dtype, width in (np.uint8, units.LEVEL), (np.float32, 0):
-    np.savez(tmp_path / 'x.npz', x=np.zeros((3, 2, 1), dtype))
+    np.savez(tmp_path / 'x.npz', x=np.arange(6).reshape(3, 2, 1).astype(dtype))
     assert sources.load(f'npz:{tmp_path}/x.npz', 'train', (2, 1)).bin_width == width
 
 

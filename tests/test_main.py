@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
+from configs import default
 from gdm_jax import main
 from tests.support import runs
 
@@ -33,6 +35,37 @@ BAD = {
   'cuts not ascending': (
     ['--config.strategies.main.cuts=0.5,0.4,0.9'],
     'strategies.main.cuts = (0.5, 0.4, 0.9)',
+  ),
+  'overlap outside': (
+    ['--config.strategies.main.overlap=1.5'],
+    'strategies.main.overlap = 1.5: overlap 1.5 must be 0, one group after another, to 1',
+  ),
+  'other cuts of intervals that overlap': (
+    ['--config.strategies.main.overlap=0.5', '--config.sampling.cuts=0.2,0.4,0.6'],
+    'sampling.cuts = (0.2, 0.4, 0.6): strategies.main has intervals that overlap, and along',
+  ),
+  'overlap at discrete times': (
+    ['--config.strategies.main.overlap=0.5', '--config.train.times=discrete'],
+    "train.times = 'discrete': strategies.main has intervals that overlap",
+  ),
+  'starts without ends': (
+    ['--config.strategies.main.start=0,0.2,0.4,0.6'],
+    'strategies.main.start = (0, 0.2, 0.4, 0.6), strategies.main.end = (): must be 4 numbers each',
+  ),
+  'intervals with a gap': (
+    ['--config.strategies.main.start=0,0,0,0.6', '--config.strategies.main.end=0.5,0.5,0.5,1'],
+    'strategies.main.end = (0.5, 0.5, 0.5, 1): no group moves from 0.5 to 0.6',
+  ),
+  'an interval backwards': (
+    ['--config.strategies.main.start=0,0,0,0.6', '--config.strategies.main.end=1,1,1,0.5'],
+    'group 3 has (0.6, 0.5]: must be 0 <= start < end <= 1',
+  ),
+  'intervals and an order': (
+    [
+      *('--config.strategies.main.start=0,0,0,0', '--config.strategies.main.end=1,1,1,1'),
+      '--config.strategies.main.order=0,1,2,3',
+    ],
+    'they say everything; strategies.main.order = (0, 1, 2, 3) must be left out',
   ),
   'cuts outside': (['--config.sampling.cuts=0.5,0.7,1.5'], 'sampling.cuts = (0.5, 0.7, 1.5)'),
   'fewer steps than groups': (['--config.sampling.steps=3'], 'sampling.steps = (3,): steps = 3'),
@@ -60,7 +93,7 @@ BAD = {
     ['--config.data.flip=True', '--config.data.shape=(8,1)', '--config.model.name=mlp'],
     'data.flip = True needs images',
   ),
-  'no cpu': (['--config.machine.cpu_devices=0'], 'cpu_devices = 0 must be at least 1'),
+  'no cpu': (['--config.machine.cpu_devices=0'], 'cpu_devices = 0 must be 1 to 1024'),
   'unknown path': (['--config.path=x'], "path = 'x': there are linear"),
   'unknown data': (['--config.data.name=mnist'], "data.name='mnist'"),
   'data that is not there': (
@@ -85,7 +118,8 @@ BAD = {
   'seeds too large': (['--config.sampling.seeds=4294967296'], "'4294967296' must be a number"),
   'guidance without labels': (
     ['--config.sampling.guidance=2.0'],
-    'sampling.guidance = 2.0 needs a model of labels, some hidden in training: model.classes = 0',
+    'sampling.guidance = (2.0,) needs a model of labels, some hidden in training: '
+    'model.classes = 0',
   ),
   'guidance without hidden labels': (
     [
@@ -108,6 +142,14 @@ BAD = {
     'train.label_dropout = 1.0 must be below 1',
   ),
   'unknown format': (['--config.sampling.format=gif'], "sampling.format = 'gif': there are png"),
+  'solver that needs what was not trained': (
+    [
+      '--mode=sample',
+      '--config.sampling.solver=multistep_midpoint',
+      '--config.train.weighting=active',
+    ],
+    'uses predictions of groups before they move, but train.weighting = active teaches groups',
+  ),
   'negative probes': (
     ['--config.likelihood.probes=-1'],
     'likelihood.probes = -1 must be positive or 0',
@@ -119,7 +161,7 @@ BAD = {
   ),
   'reversible likelihood solver': (
     ['--mode=likelihood', '--config.likelihood.solver=reversible_heun'],
-    "likelihood.solver = 'reversible_heun': solver 'reversible_heun' is reversible",
+    "likelihood.solver = 'reversible_heun': solver 'reversible_heun' evaluates before",
   ),
   'unknown likelihood split': (
     ['--mode=likelihood', '--config.likelihood.split=test'],
@@ -140,6 +182,19 @@ def test_bad_input_names_the_key_and_writes_nothing(name, tmp_path, capsys):
   assert len(output.err.strip().splitlines()) <= 2
   assert not output.out
   assert not workdir.exists()
+
+
+SEQUENCES = [
+  key
+  for key, value in flatten_dict(default.get_config().to_dict(), sep='.').items()
+  if isinstance(value, tuple) and key != 'sampling.labels'
+]
+
+
+@pytest.mark.parametrize('key', SEQUENCES)
+def test_a_word_among_numbers_is_named(key, tmp_path, capsys):
+  assert main.main(['', *runs.arguments(tmp_path / 'run', f'--config.{key}=x')]) == 2
+  assert f"{key} = ('x',): 'x' is no number" in capsys.readouterr().err
 
 
 def test_missing_config(capsys):

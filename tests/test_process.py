@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdm_jax import basis as bases
-from gdm_jax import grouping
+from gdm_jax import grouping, schedule
 from gdm_jax import path as paths
 from gdm_jax.process import Process
 from tests.support import gaussian
@@ -176,3 +176,13 @@ def test_misuse_is_named_with_its_value():
   process = Process(grouping.rows((4, 6), 2), bases.pixel((4, 6)))
   with pytest.raises(ValueError, match='3 signal levels for a grouping of 2 groups'):
     process.coefficient_map(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize('rho', [0.5, 1.5, 3.0])
+def test_rows_are_even_in_a_power_of_the_noise_level(rho):
+  process = Process(grouping.columns((1, 2), 2), bases.pixel((1, 2)))
+  table = np.array(process.table(schedule.sequential((1, 0)), (2, 4), rho))
+  noise = [1, 0.75, 0.5, 0.25, 0]
+  np.testing.assert_allclose((1 - table[:3, 1]) ** (1 / rho), noise[::2], atol=1e-6)
+  np.testing.assert_allclose((1 - table[2:, 0]) ** (1 / rho), noise, atol=1e-6)
+  np.testing.assert_array_equal(table[[0, 2, 6]], [[0, 0], [0, 1], [1, 1]])

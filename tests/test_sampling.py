@@ -105,6 +105,31 @@ def test_variance_preserving_path_is_the_linear_one_on_other_levels(name):
   np.testing.assert_allclose(curved[1], linear[1], atol=1e-9)
 
 
+@pytest.mark.parametrize('path', [paths.linear, paths.variance_preserving], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+  ('name', 'overlap'), [('rows 4x4', 0.5), ('elements 5', 0.2), ('blur 4x4', 0.9), ('whole 2', 1.0)]
+)
+def test_any_overlap_carries_noise_to_the_data_and_back(name, overlap, path):
+  case = CASES[name].over(path)
+  data, z = data_of(case), gaussian.probes(case.shape)
+  plan = schedule.overlapping(case.order, overlap, case.cuts)
+  shares = np.array(schedule.equal_shares(plan, 48))
+  tables = [np.asarray(case.process.table(plan, (times * shares).tolist())) for times in (1, 2)]
+  tables = np.stack([gaussian.pad(tables[0], len(tables[1])), tables[1]])
+  x, back = there_and_back(case.process, data, tables, z, 'heun')
+  coarse, fine = (moment_error(images, data) for images in x)
+  assert largest(coarse) < 5e-3
+  assert 0.15 < largest(fine) / largest(coarse) < 0.35
+  assert largest(4 * fine - coarse) / 3 < 0.2 * largest(coarse)
+  assert largest(back[1] - z) < 0.2 * largest(back[0] - z) < 1e-3
+
+
+def test_full_overlap_is_the_path_of_one_group():
+  case = CASES['blocks 4x4']
+  table = schedule.table(schedule.overlapping(case.order, 1.0, case.cuts), 32)
+  np.testing.assert_array_equal(table, np.repeat(CASES['whole 4x4'].table(), 4, axis=1))
+
+
 @pytest.mark.parametrize('order', [(0, 1), (1, 0)])
 def test_mixture_of_gaussians_element_by_element(order):
   """A non-linear map: densities by the change of variables, the first element by quantiles."""

@@ -327,3 +327,21 @@ def test_a_batch_of_schedules_is_refused():
   orders = np.array([[0, 1], [1, 0]])
   with pytest.raises(ValueError, match=r'batch of schedules, \(2, 2\); use jax.vmap'):
     schedule.table(schedule.sequential(orders), 4)
+
+
+def test_every_group_has_a_time_in_its_own_interval_which_those_of_one_interval_share():
+  strategy = Strategy(None, (0.2, 0.5), np.array([0, 1, 1, 2]))
+  diffusion = schedule.draw(jax.random.key(0), [strategy], 400)
+  t = np.asarray(schedule.times_of_groups(jax.random.key(1), diffusion))
+  assert np.all((t > diffusion.start) & (t <= diffusion.end))
+  np.testing.assert_array_equal(t[:, 1], t[:, 2])
+  place = (t - diffusion.start) / (diffusion.end - diffusion.start)
+  assert np.all(np.diff(np.sort(place, axis=0), axis=0) < 2 / 400)  # a comb for each group
+  levels = schedule.coefficients(schedule.of_each_group(diffusion), t)[..., 0]
+  np.testing.assert_allclose(levels, 1 - place, atol=1e-5)
+
+
+def test_earlier_groups_are_those_generated_before():
+  diffusion = schedule.sequential(np.array([2, 0, 1])).over(np.array([0, 1, 1, 2]))
+  expected = np.array([[0, 0, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0]], bool)
+  np.testing.assert_array_equal(schedule.earlier(diffusion), expected)

@@ -17,7 +17,10 @@ from tests.support.gaussian import CASES
 pytestmark = pytest.mark.usefixtures('float64')
 
 ORDERED = {name: s for name, s in solvers.SOLVERS.items() if s.order}
-ON_GAUSSIANS = {'midpoint': 3}  # as its docstring says; the others have their order
+ON_GAUSSIANS = {
+  'midpoint': 3,
+  'multistep_midpoint': 3,
+}  # as its docstring says; the others have their order
 SETTINGS = {
   'two elements': ('elements 2', paths.linear),
   'blocks': ('blocks 4x4', paths.linear),
@@ -88,6 +91,17 @@ def test_adaptive_solver_is_exact_from_boundary_to_boundary(where):
   np.testing.assert_allclose(run(case.process, data, table, x, solver, True)[0], z, atol=1e-7)
 
 
+def test_adaptive_solver_ends_where_the_prediction_is_not_finite():
+  case, _, _, z = setting('two elements')
+  table = schedule.table(schedule.sequential(case.order, case.cuts), len(case.order))
+
+  def broken_when_half_known(x_t, alpha):
+    return jnp.where(alpha.mean() > 0.4, jnp.nan, x_t)
+
+  x = sampling.sample(broken_when_half_known, case.process, table, z, 'adaptive')
+  assert np.isnan(x).all()
+
+
 def cosine(x_t, alpha):
   """Some prediction that is not linear."""
   return jnp.cos(3 * x_t) + alpha.mean(-1).reshape(-1, *[1] * (x_t.ndim - 1))
@@ -135,12 +149,26 @@ def test_runge_kutta_evaluates_at_its_nodes():
   assert end[0] == pytest.approx(1 + (2 + 6 + 7 + 5.5) / 12)
 
 
-def test_adams_bashforth_extrapolates_over_uneven_steps_and_starts_anew_at_a_boundary():
+def test_adams_bashforth_extrapolates_over_uneven_steps_and_restarts_at_a_boundary():
   seen, end = walked('adams_bashforth2', [[0, 0], [0.5, 0], [0.75, 0], [0.75, 0.5]])
   first = 1 + 0.5 * 2
   second = first + 0.25 * (4 + (4 - 2) * 0.5 / 2)
   assert [point for _, point in seen] == [1, first, second]
   assert end == pytest.approx([second, 1 + 0.5 * 2])
+
+
+def test_multistep_midpoint_carries_predictions_over_a_boundary():
+  seen, end = walked('multistep_midpoint', [[0, 0], [0.5, 0], [1, 0], [1, 0.5]])
+  at_0 = 2  # the prediction 2 x_t at x = 1
+  middle = 1 + 0.25 * at_0
+  first = 1 + 0.5 * 2 * middle
+  slope = 2 * middle + (2 * middle - at_0)  # on to the row, which is as far again
+  second_middle = first + 0.25 * slope
+  second = first + 0.5 * 2 * second_middle
+  # The other group moves by what was predicted of it, 2, and the first one stays.
+  assert [level for level, _ in seen] == [[0, 0], [0.25, 0], [0.75, 0], [1, 0.25]]
+  assert [point for _, point in seen] == pytest.approx([1, middle, second_middle, second])
+  assert end == pytest.approx([second, 1 + 0.5 * 2 * (1 + 0.25 * 2)])
 
 
 def test_a_row_repeated_changes_nothing():
@@ -152,7 +180,7 @@ def test_a_row_repeated_changes_nothing():
 def test_every_solver_says_what_it_costs():
   for name, solver in ORDERED.items():
     seen, _ = walked(name, [[0], [0.5], [1]])
-    assert len(seen) == 2 * solver.evaluations + solver.reversible
+    assert len(seen) == 2 * solver.evaluations + solver.first_evaluations
 
 
 def test_a_program_holds_the_network_once_whatever_the_stages():
@@ -165,7 +193,7 @@ def test_a_program_holds_the_network_once_whatever_the_stages():
 
   assert {name: text(name) for name in ORDERED} == {
     **dict.fromkeys(ORDERED, 1),
-    'reversible_heun': 2,  # and once to start
+    **dict.fromkeys(('reversible_heun', 'multistep_midpoint'), 2),  # and once to start
   }
 
 

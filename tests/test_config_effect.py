@@ -1,0 +1,38 @@
+"""Keys that change nothing are named, and no others."""
+
+import pytest
+
+from configs import digits, digits_causal
+from gdm_jax.config import without_effect
+from gdm_jax.models import NETWORKS, GroupCausal
+
+
+@pytest.mark.parametrize(
+  ('module', 'mode', 'key', 'reason'),
+  [
+    (digits, 'train', 'model.mlp.width', 'model.name = ddpmpp'),
+    (digits, 'train', 'sampling.cache', 'model.name = ddpmpp'),
+    (digits, 'sample', 'complete.groups', '--mode=sample'),
+    (digits, 'sample', 'sampling.adaptive.rtol', 'sampling.solver = euler'),
+    (digits, 'train', 'basis.blur.sigma', 'basis.name = pixel'),
+    (digits, 'train', 'machine.data_dir', 'data.name = digits'),
+    (digits, 'complete', 'complete.groups', None),
+    (digits, 'train', 'machine.remat', None),
+    (digits_causal, 'train', 'machine.remat', 'model.name = group_causal'),
+    (digits_causal, 'train', 'sampling.cache', None),
+    (digits_causal, 'train', 'model.group_causal.width', None),
+  ],
+)
+def test_a_key_without_effect_is_named_with_the_reason(module, mode, key, reason):
+  expected = {key: reason} if reason else {}
+  assert without_effect(module.get_config(), mode, {key}) == expected
+
+
+def test_a_network_from_outside_has_a_cache_if_it_is_groupwise(monkeypatch):
+  class Mine(GroupCausal):
+    remat: str = 'none'
+
+  monkeypatch.setitem(NETWORKS, 'mine', Mine)
+  config = digits.get_config()
+  config.model.name = 'mine'
+  assert without_effect(config, 'train', {'sampling.cache', 'machine.remat'}) == {}
