@@ -19,7 +19,7 @@ os.environ.update(
   GDM_JAX_TEST_CACHE=_cache,
   JAX_COMPILATION_CACHE_DIR=_cache,
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
-  XLA_FLAGS='--xla_backend_optimization_level=0',
+  XLA_FLAGS='--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
 )
 machine.choose_convolutions(1)  # as a run does, so that both compute the same bits
 

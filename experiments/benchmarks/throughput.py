@@ -159,15 +159,14 @@ def training(
   # Compile the step, and the bare network step that it is compared with.
   console.log('compiling the training step')
   start = time.perf_counter()
-  advance = jax.jit(
-    training_step.make_train_step(config, system, optimizer),
-    donate_argnums=0,
-    out_shardings=layouts,
-  )
+  advance = training_step.jit_train_step(config, system, optimizer, mesh, state)
   advance = advance.lower(state, batch).compile()
   compilation = time.perf_counter() - start
   bare = jax.jit(
-    step_cost.bare_step(config, system, optimizer), donate_argnums=0, out_shardings=layouts
+    step_cost.bare_step(config, system, optimizer),
+    donate_argnums=0,
+    out_shardings=layouts,
+    compiler_options=sharding.compiler_options(mesh),
   )
   x = jax.jit(units.from_uint8)(batch['x'])
   k = system.process.grouping.num_groups

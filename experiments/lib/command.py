@@ -28,7 +28,7 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
     if p.kind is p.KEYWORD_ONLY:
       parser.add_argument(f'--{name}', type=type(p.default), default=p.default, help='%(default)r')
   flags, rest = parser.parse_known_args(sys.argv[1:] or ['--help'])
-  argv = [sys.argv[0], *rest]
+  argv = [sys.argv[0], *['--mode=evaluate'] * trained, *rest]  # a --model is trained
   if run.__module__ == '__main__':  # otherwise it is part of another program
     machine.use_huge_pages()
   try:

@@ -59,7 +59,12 @@ class CachedWalks:
 
     def jitted(function, whole, batches):
       shardings = (replicated,) * whole + (batch_sharded,) * batches
-      return jax.jit(function, in_shardings=shardings, out_shardings=batch_sharded)
+      return jax.jit(
+        function,
+        in_shardings=shardings,
+        out_shardings=batch_sharded,
+        compiler_options=sharding.compiler_options(mesh),
+      )
 
     self._start, self._start_back = jitted(start, 2, 2), jitted(start_back, 2, 2)
     self._forward, self._backward = jitted(forward, 3, 3), jitted(backward, 3, 3)

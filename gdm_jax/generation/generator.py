@@ -62,7 +62,12 @@ class Generator:
 
     def jitted(function):
       shardings = (replicated, replicated, batch_sharded, batch_sharded)
-      return jax.jit(function, in_shardings=shardings, out_shardings=batch_sharded)
+      return jax.jit(
+        function,
+        in_shardings=shardings,
+        out_shardings=batch_sharded,
+        compiler_options=sharding.compiler_options(mesh),
+      )
 
     self._latents = jax.jit(
       functools.partial(sampling.latents, shape=shape), out_shardings=batch_sharded

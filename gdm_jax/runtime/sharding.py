@@ -1,6 +1,7 @@
 """Where arrays live: a mesh of all devices, batches sharded over it, parameters too if asked."""
 
 import functools
+import os
 from collections.abc import Sequence
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALL = 2**14  # elements below which an array is not worth sharding
+OPTIMIZATION = 'xla_backend_optimization_level'  # of XLA's flags; 3 by itself
 
 
 def mesh(fsdp: int = 1, devices: Sequence | None = None) -> Mesh:
@@ -65,4 +67,16 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
   """The global batch from this process's share of it."""
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(batch_sharded(mesh), x), batch
+  )
+
+
+def compiler_options(mesh: Mesh, optimization: int = 1) -> dict[str, str]:
+  """How XLA compiles large programs for these devices: on a CPU with fewer optimisations.
+
+  That takes two thirds of the time, and what it makes runs as fast (docs/performance.md).
+  XLA_FLAGS take precedence. optimization: 0 for what runs once.
+  """
+  chosen = OPTIMIZATION in os.environ.get('XLA_FLAGS', '')
+  return (
+    {} if chosen or mesh.devices.flat[0].platform != 'cpu' else {OPTIMIZATION: str(optimization)}
   )

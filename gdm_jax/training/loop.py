@@ -61,7 +61,8 @@ def init_or_restore(
   abstract = jax.eval_shape(create)
   layout = sharding.fsdp_sharded(mesh, abstract)
   if checkpoints.latest() is None:
-    state = jax.jit(create, out_shardings=layout)()
+    options = sharding.compiler_options(mesh, optimization=0)
+    state = jax.jit(create, out_shardings=layout, compiler_options=options)()
     if params is None:
       return state
     twice = jax.jit(lambda p: (p, jax.tree.map(jnp.copy, p)), out_shardings=(layout.params,) * 2)
@@ -85,11 +86,7 @@ def train(
   """
   batch, first, last = config.train.batch, int(state.step), num_steps(config)
   logger, mesh = run.logger, run.mesh
-  advance = jax.jit(
-    training_step.make_train_step(config, system, optimizer(config)),
-    donate_argnums=0,
-    out_shardings=(sharding.fsdp_sharded(mesh, state), sharding.replicated(mesh)),
-  )
+  advance = training_step.jit_train_step(config, system, optimizer(config), mesh, state)
 
   def save(state):
     run.checkpoints.save(state, run.iterator.get_state(), run.about)

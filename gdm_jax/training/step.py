@@ -11,6 +11,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Float, Int, PRNGKeyArray
 from ml_collections import ConfigDict
 
@@ -19,6 +20,7 @@ from gdm_jax.build import System
 from gdm_jax.data import units
 from gdm_jax.data.augment import augment
 from gdm_jax.process import Data, Levels
+from gdm_jax.runtime import sharding
 from gdm_jax.schedule import Schedule
 from gdm_jax.typing import AnyArray
 
@@ -102,6 +104,22 @@ def make_train_step(
     return apply_gradient(config, optimizer, state, loss, gradient)
 
   return step
+
+
+def jit_train_step(
+  config: ConfigDict,
+  system: System,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  state: TrainState,
+) -> Callable:
+  """`make_train_step` as training runs it: the state, or its shapes, is divided and given up."""
+  return jax.jit(
+    make_train_step(config, system, optimizer),
+    donate_argnums=0,
+    out_shardings=(sharding.fsdp_sharded(mesh, state), sharding.replicated(mesh)),
+    compiler_options=sharding.compiler_options(mesh),
+  )
 
 
 def overlaps(system: System) -> bool:
