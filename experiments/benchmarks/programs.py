@@ -153,6 +153,7 @@ LINE = re.compile(
 )
 ARRAY = re.compile(r'\b[a-z]+(?P<bits>\d+)\w*\[(?P<shape>[\d,]*)\]')
 CALLED = re.compile(r'(?:body|to_apply|branch_computations)=(?:%([\w.-]+)|\{([^}]*)\})')
+NOISE = re.compile(r'jit\(\w+\)/|while/body/|closed_call/')  # of a source
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -177,7 +178,9 @@ def _execute(bodies, name, times):
     names = re.findall(r'%([\w.-]+)', rest.partition('), ')[0])
     operands = sum(_size(bodies[name][n]['type']) for n in names if n in bodies[name])
     source = re.search(r'op_name="([^"]*)"', rest)
-    yield Instruction(kind, result, result + operands, times, source[1] if source else name)
+    yield Instruction(
+      kind, result, result + operands, times, NOISE.sub('', source[1]) if source else name
+    )
     if kind in ('while', 'call', 'conditional'):
       trips = TRIPS.search(rest)
       for called in CALLED.findall(rest):

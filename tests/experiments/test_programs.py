@@ -49,7 +49,7 @@ backend_config={"known_trip_count":{"n":"3"}}
 def test_loops_count_as_often_as_they_run():
   found = [one for one in programs.read(TEXT) if one.kind in ('all-reduce', 'all-gather', 'fusion')]
   fusion, reduced, gathered = found
-  assert fusion == programs.Instruction('fusion', 64, 64 + 128, 3, 'jit(f)/norm')
+  assert fusion == programs.Instruction('fusion', 64, 64 + 128, 3, 'norm')
   assert (reduced.result, reduced.times) == (128, 3)
   assert (gathered.result, gathered.times) == (256, 1)
 
@@ -59,7 +59,8 @@ def test_products_of_a_compiled_loop_are_counted():
     return jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ w), x)
 
   text = jax.jit(five_times).lower(jnp.ones((3, 8)), jnp.ones((8, 8))).compile().as_text()
-  assert sum(one.times for one in programs.read(text) if one.kind == 'dot') == 5
+  products = [one.times for one in programs.read(text) if one.source.endswith('dot_general')]
+  assert sum(products) == 5
 
 
 def test_the_command_writes_its_table_into_a_page(tmp_path, monkeypatch, capsys):
