@@ -274,3 +274,52 @@ def test_losses_that_give_no_cuts_are_refused():
   for bad in (0.0, -1.0, float('nan'), float('inf')):
     with pytest.raises(ValueError, match='positive and finite'):
       allocation.cuts_by_loss([1.0, bad])
+
+
+@law
+@given(
+  st.lists(st.integers(1, 5), min_size=3, max_size=3),
+  st.lists(st.floats(0.05, 1), min_size=2, max_size=5).map(np.array),
+)
+def test_placing_moves_the_rows_inside_of_intervals_alone(counts, lengths):
+  table = np.asarray(schedule.table(EQUAL, counts))
+  even = np.arange(1, len(lengths)) / len(lengths)
+  np.testing.assert_allclose(allocation.place(table, even), table, atol=1e-6)
+  placed = np.asarray(allocation.place(table, np.cumsum(lengths)[:-1] / lengths.sum()))
+  ends = np.cumsum([0, *counts])
+  np.testing.assert_allclose(placed[ends], table[ends], atol=1e-6)
+  np.testing.assert_array_equal(np.diff(placed, axis=0) > 0, np.diff(table, axis=0) > 0)
+
+
+def test_places_are_the_shares_of_every_interval():
+  table = schedule.table(schedule.sequential((1, 0)), (3, 3))
+  placed = allocation.place(table, (0.1, 0.7))
+  np.testing.assert_allclose(placed[:4, 1], (0, 0.1, 0.7, 1))
+  np.testing.assert_allclose(placed[3:, 0], (0, 0.1, 0.7, 1))
+
+
+def test_a_fit_finds_the_best_place_of_all():
+  process, data = Process(grouping.elements((2,)), bases.pixel((2,))), gaussian.mixture(2)
+  z = np.random.default_rng(0).normal(size=(64, 2, 1))
+  orders = (0, 1), (1, 0)
+  tables = np.stack([schedule.table(schedule.sequential(order), 4) for order in orders])
+  targets = np.stack([gaussian.transport(data, process, order, z) for order in orders])
+  predict = gaussian.optimal(data, process)
+
+  def distance(place):
+    placed = np.stack([allocation.place(table, (place,)) for table in tables])
+    gaps = sampling.sweep(predict, process, placed, z, 'euler') - targets
+    return float(np.mean(np.sqrt(np.mean(np.square(gaps), axis=(2, 3)))))
+
+  (found,) = allocation.fit_places(predict, process, tables, z, targets)
+  tried = np.linspace(0.05, 0.95, 19)
+  best = min(map(distance, tried))
+  assert distance(found) <= best
+  assert best < 0.95 * distance(0.5)
+
+
+def test_there_must_be_a_place():
+  process, z = Process(grouping.elements((3,)), bases.pixel((3,))), np.zeros((2, 3, 1))
+  table = schedule.table(EQUAL, (1, 1, 1))
+  with pytest.raises(ValueError, match='nothing to place'):
+    allocation.fit_places(gaussian.nonlinear, process, table[None], z, z[None])

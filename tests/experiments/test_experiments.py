@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import quality_against_evaluations, step_allocation, toy_2d
-from experiments.lib import command
+from experiments import fitted_places, quality_against_evaluations, step_allocation, toy_2d
+from experiments.lib import command, study
 from gdm_jax import main
 from gdm_jax.data.arrays import Mixture
 from tests.support import runs
@@ -95,6 +95,32 @@ def test_allocation_compares_equal_and_measured_shares(digits, monkeypatch, caps
   monkeypatch.setattr(module, '_interval_measure', None)  # nothing is left to measure
   start(module, monkeypatch, digits)
   assert file.read_bytes() == before
+
+
+def test_places_are_fitted(digits, monkeypatch, capsys):
+  monkeypatch.setattr(quality_against_evaluations, 'ORDERS', 1)
+  flags = '--budgets=4,8', '--latents=2'
+  start(fitted_places, monkeypatch, digits, *flags, '--solvers=euler')
+  found = rows(digits / 'fitted_places' / 'results.csv')
+  assert [row['rows'] for row in found] == ['even', 'rho 1.5', 'fitted']  # 4 are one a group
+  assert all(float(row['mean']) > 0 for row in found)
+  assert 0 < float(found[-1]['places']) < 1
+  with pytest.raises(SystemExit):
+    start(fitted_places, monkeypatch, digits, *flags, '--solvers=euler,adaptive')
+  assert "'adaptive' chooses its own steps" in capsys.readouterr().err
+
+
+def test_a_model_of_the_package_stands_in_for_a_workdir(tmp_path, monkeypatch):
+  def run(config, workdir):
+    seen.append((config, workdir))
+
+  seen = []
+  monkeypatch.setattr(sys, 'argv', ['', '--model=digits', f'--workdir={tmp_path}'])
+  command.start(run, 'Looks.')
+  ((config, workdir),) = seen
+  assert config.data.name == 'digits'
+  assert workdir == tmp_path
+  assert study.Model(config, workdir, workdir).checkpoint.step > 1000
 
 
 def test_toy_trains_draws_and_maps_the_density(tmp_path, monkeypatch, capsys):
