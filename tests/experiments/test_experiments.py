@@ -115,7 +115,8 @@ def test_a_model_of_the_package_stands_in_for_a_workdir(tmp_path, monkeypatch):
     seen.append((config, workdir))
 
   seen = []
-  monkeypatch.setattr(sys, 'argv', ['', '--model=digits', f'--workdir={tmp_path}'])
+  argv = ['', '--model=digits', f'--workdir={tmp_path}', '--config.machine.cpu_devices=1']
+  monkeypatch.setattr(sys, 'argv', argv)
   command.start(run, 'Looks.')
   ((config, workdir),) = seen
   assert config.data.name == 'digits'
