@@ -62,9 +62,8 @@ def test_lines_beyond_the_checkpoint_are_not_kept(unbroken, tmp_path):
   assert [row['step'] for row in runs.metrics(workdir)] == list(range(1, 27))
 
 
-@pytest.mark.parametrize('number', distributed.STOPPING)
-def test_a_signal_saves_and_says_so(number, tmp_path):
-  workdir = tmp_path / 'run'
+def test_a_signal_saves_and_says_so(tmp_path):
+  number, workdir = signal.SIGTERM, tmp_path / 'run'
   args = runs.arguments(workdir, steps=100_000, save_every=100_000)
   with runs.started(args, stderr=subprocess.PIPE, text=True) as process:
     _wait_for_step(workdir, 2, process)
@@ -74,6 +73,15 @@ def test_a_signal_saves_and_says_so(number, tmp_path):
   (step,) = runs.steps_saved(workdir)
   assert f'{number.name}: saved step {step:,}; run the same command again' in errors
   assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize('number', distributed.STOPPING)
+def test_every_signal_that_stops_is_heard_once(number):
+  before = signal.getsignal(number)
+  with distributed.collect_signals() as received:
+    os.kill(os.getpid(), number)
+    assert received == [number]
+  assert signal.getsignal(number) == before
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='this system has no SIGHUP')
