@@ -33,6 +33,7 @@ KEYS = ('model', 'parameters', 'solver', 'evaluations', 'rows', 'latents')
 VALUES = ('places', 'mean', 'median')
 ROWS = {'even': 1.0, 'rho 1.5': 1.5, 'fitted': 1.0}
 """How the rows lie within an interval, and `sampling.rho`."""
+ITERATIONS = 8  # of BFGS
 SOLVERS = 'euler,midpoint,adams_bashforth2,multistep_midpoint'
 
 
@@ -41,8 +42,8 @@ def run(
   workdir: pathlib.Path,
   *,
   solvers: str = SOLVERS,
-  budgets: str = '8,16,32',
-  latents: int = 64,
+  budgets: str = '8,16',
+  latents: int = 32,
 ):
   """Fits and measures. Raises ConfigError for wrong flags and a model that it does not suit."""
   command.check_counts(1, latents=latents)
@@ -118,7 +119,7 @@ class Walks:
     if name == 'fitted':
       process = self._model.system.process
       found = allocation.fit_places(
-        self._predict, process, tables, self._z[0], self._targets[0], solver
+        self._predict, process, tables, self._z[0], self._targets[0], solver, ITERATIONS
       )
       tables = np.stack([allocation.place(table, found) for table in tables])
       places = ' '.join(f'{place:.3f}' for place in found)
