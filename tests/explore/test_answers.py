@@ -52,7 +52,8 @@ def test_a_picture_of_a_seed_is_the_generators(labelled, solver, steps, order, l
   explorer = labelled.server.answers._explorer
   parsed = parse(json.dumps(wanted).encode(), SHAPE)
   (*_, frame) = explorer.frames(explorer.plan(parsed), parsed)
-  assert frame.x.tobytes() == expected.tobytes()
+  # The page walks in other chunks, which XLA may round otherwise.
+  np.testing.assert_allclose(frame.x, expected, rtol=0, atol=2e-6)
   lines = labelled.client.generate(**wanted)
   np.testing.assert_array_equal(last_pictures(lines), to_uint8(expected))
   rows = [line['row'] for line in lines if line['kind'] == 'frame']
