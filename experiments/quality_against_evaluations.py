@@ -180,14 +180,20 @@ def panels(rows: pd.DataFrame) -> dict[str, pd.Series]:
   """By title of what is measured: the lists of values of each solver (and rho) and budget."""
   rows = budgets_of(rows, BUDGETS)
   rows['line'] = rows['solver'] + [f', rho {rho}' if rho else '' for rho in rows['rho']]
-  is_path, found = rows['metric'] == PATH, {}
-  for metric, part in ((PATH, rows[is_path]), ('', rows[~is_path])):
-    for column in ('distance', 'median') if metric else ('distance', 'kernel'):
-      part = part[part[column] != '']
-      if len(part):
-        title = PANELS[column] if metric else f'{part["metric"].iloc[0]}, {column}'
-        values = part.astype({column: float}).groupby(['line', 'budget'], sort=False)
-        found[title] = values[column].agg(list)
+  found = {}
+  for metric, part in rows.groupby('metric', sort=False):
+    titles = (
+      PANELS
+      if metric == PATH
+      else {
+        'distance': metric,
+        'kernel': metric.replace('FD', 'kernel distance'),
+      }
+    )
+    for column, title in titles.items():
+      known = part[part[column] != ''].astype({column: float})
+      if len(known):
+        found[title] = known.groupby(['line', 'budget'], sort=False)[column].agg(list)
   return found
 
 

@@ -52,13 +52,13 @@ REPORTS = {
   'order_search': (order_search, {}),
   'order_sweep': (order_sweep, {}),
   'pixel_or_frequency_space': (pixel_or_frequency_space, {}),
+  'quality_against_evaluations': (quality_against_evaluations, {}),
   'time_intervals': (time_intervals, {}),
   'total_correlation': (total_correlation, {'channels': 1}),
 }
 """The experiment of each folder with a report.html, and what its `summarise` takes besides rows."""
 
 WITHOUT_REPORT = {
-  'quality_against_evaluations': 'measured before evaluation.csv had its columns',
   'step_allocation': 'writes no report; measured before evaluation.csv had its columns',
 }
 
@@ -136,21 +136,6 @@ def test_rows_of_two_sets_are_summarised():
   table, findings = image_mixing.summarise(rows)
   assert len(table) == len(rows)
   assert 'Exchanging [0, 9] makes 100.0% of the images another class' in ' '.join(findings)
-
-
-def test_quality_of_old_rows():
-  rows = with_todays_columns(read('quality_against_evaluations/results.csv'))
-  table, findings = quality_against_evaluations.summarise(rows)
-  assert set(table['measure']) == {'FD (pixels), distance'}
-  table = table.drop(columns='measure').set_index('solver')
-  assert list(table.index) == list(rows['solver'].unique())
-  cells = rows.groupby(['solver', 'evaluations'], sort=False)['distance']
-  for (solver, evaluations), distances in cells:
-    assert table.loc[solver, f'{evaluations} evaluations'] == ' '.join(
-      f'{float(distance):.3g}' for distance in distances
-    )
-  assert (table != '').to_numpy().sum() == len(cells)
-  assert findings == [f'The orders: {", ".join(rows["order"].unique())}.']
 
 
 @pytest.mark.parametrize('name', ['bands', 'blocks'])
