@@ -39,6 +39,7 @@ REPORTS = {
   'choose': (choose, {}),
   'digit_pairs': (digit_pairs, {}),
   'even_pixels': (even_pixels, {}),
+  'even_pixels_causal': (even_pixels, {}),
   'generation_process': (generation_process, {}),
   'group_cost': (group_cost, {}),
   'group_count': (group_count, {'budgets': group_count.parse(group_count.BUDGETS)}),
