@@ -1,4 +1,4 @@
-"""The command line that makes a picture of the page, bit for bit."""
+"""The command line that makes a picture of the page, of the same latents and table."""
 
 import re
 import shlex
