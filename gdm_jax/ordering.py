@@ -77,8 +77,8 @@ def beam_search(
 ) -> tuple[Order, float, float]:
   """A good order of many groups, its total, and what no order can be below.
 
-  Group by group, the `width` cheapest sets go on, each with its cheapest order. So it asks for at
-  most width k^2 / 2 costs. It is not exact, unless total and bound are equal; they are if no set
+  Group by group, the `width` cheapest sets are kept, each with its cheapest order. So it asks for
+  at most width k^2 / 2 costs. It is not exact, unless total and bound are equal; they are if no set
   was dropped, for which a width of the binomial coefficient (k, k // 2) is enough.
 
   least: what no cost is below, in all or for each group. The bound is then a proven one: an order

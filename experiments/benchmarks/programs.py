@@ -89,10 +89,11 @@ def training(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
 def sampling_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
   """One step of the solver, from one row of the table to the next, of `sampling.batch` images."""
   system = build.system(config)
-  solver, process = config.sampling.solver, system.process
+  solver, process = build.solver(config), system.process
+  guidance = build.sampling_guidance(config, system)
 
   def step(params, rows, z, labels):
-    predict = system.predictor.bind(params, labels)
+    predict = system.predictor.bind(params, labels, guidance)
     return sampling.sample(predict, process, rows, z, solver)
 
   whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
@@ -101,9 +102,9 @@ def sampling_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
   rows = _abstract((2, process.grouping.num_groups), jnp.float32, whole)
   batch = config.sampling.batch
   z = _abstract((batch, *config.data.shape), jnp.float32, split)
-  return jax.jit(step, out_shardings=split).lower(
-    params, rows, z, _abstract((batch,), jnp.int32, split)
-  )
+  labels = _abstract((batch,), jnp.int32, split)
+  options = sharding.compiler_options(mesh)
+  return jax.jit(step, out_shardings=split, compiler_options=options).lower(params, rows, z, labels)
 
 
 PROGRAMS = {'training step': training, 'sampling step': sampling_step}
@@ -151,14 +152,17 @@ class Instruction(NamedTuple):
 LINE = re.compile(
   r'\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<kind>[a-z][\w-]*)\((?P<rest>.*)'
 )
-ARRAY = re.compile(r'\b[a-z]+(?P<bits>\d+)\w*\[(?P<shape>[\d,]*)\]')
+ARRAY = re.compile(r'\b[a-z]+(?P<bits>\d*)\w*\[(?P<shape>[\d,]*)\]')  # bool is pred, a byte
 CALLED = re.compile(r'(?:body|to_apply|branch_computations)=(?:%([\w.-]+)|\{([^}]*)\})')
 NOISE = re.compile(r'jit\(\w+\)/|while/body/|closed_call/')  # of a source
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 def read(text: str) -> Iterator[Instruction]:
-  """What a program executes, from XLA's text of it; a fusion is one instruction."""
+  """What a program executes, from XLA's text of it.
+
+  A fusion is one instruction, and every branch of a conditional counts.
+  """
   bodies, name = {}, ''
   for line in text.splitlines():
     if match := LINE.match(line):
@@ -174,7 +178,9 @@ def read(text: str) -> Iterator[Instruction]:
 def _execute(bodies, name, times):
   for match in bodies[name].values():
     kind, rest = match['kind'].removesuffix('-start'), match['rest']
-    result = _size(match['type'], max if match['kind'].endswith('-start') else sum)
+    # What others start has its operand in its type too; a started all-reduce has results alone.
+    started = match['kind'].endswith('-start') and kind != 'all-reduce'
+    result = _size(match['type'], max if started else sum)
     names = re.findall(r'%([\w.-]+)', rest.partition('), ')[0])
     operands = sum(_size(bodies[name][n]['type']) for n in names if n in bodies[name])
     source = re.search(r'op_name="([^"]*)"', rest)
@@ -191,7 +197,7 @@ def _execute(bodies, name, times):
 def _size(of_type, combine=sum):
   """Bytes of an array, or of the arrays of a tuple: of all, or of the largest."""
   sizes = [
-    int(array['bits']) / 8 * math.prod(int(n) for n in array['shape'].split(',') if n)
+    int(array['bits'] or 8) / 8 * math.prod(int(n) for n in array['shape'].split(',') if n)
     for array in ARRAY.finditer(of_type)
   ]
   return int(combine(sizes)) if sizes else 0

@@ -132,6 +132,6 @@ def _damaged(data, files, ends, records):
   for record in np.sort(records):
     try:
       data.__getitems__([int(record)])
-    except Exception:
+    except Exception:  # readers of several formats raise errors of their own; the caller names it
       break
   return files[np.searchsorted(ends, record, 'right')]

@@ -40,6 +40,8 @@ ENTRY %main (x: f32[4,8]) -> f32[4,8] {
   %loop = (s32[], f32[4,8]{1,0}) while(%start), condition=%condition, body=%body, \
 backend_config={"known_trip_count":{"n":"3"}}
   %out = f32[4,8]{1,0} get-tuple-element(%loop), index=1
+  %flag = pred[16]{0} constant({...})
+  %two = (f32[4,8]{1,0}, pred[16]{0}) all-reduce-start(%out, %flag), to_apply=%add
   %g = (f32[4,8]{1,0}, f32[8,8]{1,0}) all-gather-start(%out), dimensions={0}
   ROOT %done = f32[8,8]{1,0} all-gather-done(%g)
 }
@@ -48,10 +50,11 @@ backend_config={"known_trip_count":{"n":"3"}}
 
 def test_loops_count_as_often_as_they_run():
   found = [one for one in programs.read(TEXT) if one.kind in ('all-reduce', 'all-gather', 'fusion')]
-  fusion, reduced, gathered = found
+  fusion, reduced, two, gathered = found
   assert fusion == programs.Instruction('fusion', 64, 64 + 128, 3, 'norm')
   assert (reduced.result, reduced.times) == (128, 3)
-  assert (gathered.result, gathered.times) == (256, 1)
+  assert (two.result, two.times) == (128 + 16, 1)  # its type has results alone
+  assert (gathered.result, gathered.times) == (256, 1)  # its type has the operand too
 
 
 def test_products_of_a_compiled_loop_are_counted():

@@ -37,7 +37,7 @@ def test_on_a_cpu_xla_optimises_less_unless_it_is_told_how_much(monkeypatch):
   assert sharding.compiler_options(sharding.mesh()) == {}
 
 
-def test_other_devices_are_compiled_for_as_ever(monkeypatch):
+def test_other_devices_are_compiled_for_as_xla_does(monkeypatch):
   monkeypatch.delenv('XLA_FLAGS', raising=False)
   gpu = Device(0, 0, 0, 'gpu')
   assert sharding.compiler_options(sharding.mesh(1, [gpu])) == {}

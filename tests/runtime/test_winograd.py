@@ -54,7 +54,7 @@ def test_float32_error_is_small_beside_the_largest_value():
     expected = with_gradients(direct, *(array.astype(np.float64) for array in rounded))
 
   for found, right in zip(with_gradients(winograd.convolve, *rounded), expected, strict=True):
-    assert np.abs(found - right).max() < 64 * np.finfo(np.float32).eps * np.abs(right).max()
+    assert np.abs(found - right).max() < 5e-6 * np.abs(right).max()  # as docs/performance.md says
 
 
 SHAPE = 8, 16, 16, 128  # 128 tiles
