@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gdm_jax.models import ddpmpp
 from gdm_jax.runtime import winograd
 from tests.models.test_ddpmpp import tiny
+from tests.support.runs import python
 
 
 def direct(x, kernel):
@@ -48,6 +49,48 @@ def test_is_the_convolution_whatever_the_sides(shape, channels, seed):
       np.testing.assert_allclose(found, right, rtol=0, atol=1e-13 * np.abs(right).max())
 
 
+@pytest.fixture
+def in_parts(monkeypatch):
+  """A device of one core, and two tiles at a time."""
+  monkeypatch.setattr(winograd, '_in_parts', lambda: True)
+  monkeypatch.setattr(winograd, 'TILES', 2)
+
+
+@pytest.mark.parametrize('shape', [(6, 4, 4, 3), (7, 5, 4, 3), (4, 9, 9, 3), (1, 4, 4, 3)])
+def test_some_images_at_a_time_are_the_same(shape, in_parts, float64):
+  arrays = inputs(shape, 5)
+  expected = with_gradients(direct, *arrays)
+  for found, right in zip(with_gradients(winograd.convolve, *arrays), expected, strict=True):
+    np.testing.assert_allclose(found, right, rtol=0, atol=1e-13 * np.abs(right).max())
+
+
+DEVICES = """
+import jax
+import numpy as np
+from gdm_jax.runtime import sharding, winograd
+from tests.runtime.test_winograd import direct, inputs, with_gradients
+
+assert len(jax.devices()) == 4
+winograd._in_parts, winograd.TILES = lambda: True, 2
+arrays = [array.astype(np.float32) for array in inputs((16, 4, 4, 3), 5)]
+expected = with_gradients(direct, *arrays)
+images, whole = sharding.batch_sharded(sharding.mesh()), sharding.replicated(sharding.mesh())
+x, cotangent = (jax.device_put(array, images) for array in arrays[::2])
+kernel = jax.device_put(arrays[1], whole)
+program = with_gradients.lower(winograd.convolve, x, kernel, cotangent).compile()
+for found, right in zip(program(x, kernel, cotangent), expected, strict=True):
+  np.testing.assert_allclose(found, right, rtol=0, atol=1e-5 * np.abs(right).max())
+loops, entry = program.as_text().split('\\nENTRY ')
+assert ' while(' in entry
+print([text.count(' all-reduce(') for text in (loops, entry)])
+"""
+
+
+def test_devices_share_nothing_but_the_gradient_of_the_kernel():
+  output = python('-c', DEVICES, devices=4).stdout
+  assert output.strip() == '[0, 1]'
+
+
 def test_float32_error_is_small_beside_the_largest_value():
   rounded = [array.astype(np.float32) for array in inputs((8, 16, 16, 256), 64)]
   with jax.enable_x64(True):
@@ -57,7 +100,7 @@ def test_float32_error_is_small_beside_the_largest_value():
     assert np.abs(found - right).max() < 5e-6 * np.abs(right).max()  # as docs/performance.md says
 
 
-SHAPE = 8, 16, 16, 128  # 128 tiles
+SHAPE = 9, 16, 16, 128  # 144 tiles
 
 
 def products(shape, dtype=jnp.float32, channels=128, platform='cpu'):
@@ -78,7 +121,7 @@ def test_a_cpu_takes_it_and_an_accelerator_does_not():
 @pytest.mark.parametrize(
   'options',
   [
-    {'shape': (7, 16, 16, 128)},
+    {'shape': (8, 16, 16, 128)},
     {'shape': (8, 16, 16, 127)},
     {'shape': SHAPE, 'channels': 127},
     {'shape': SHAPE, 'dtype': jnp.bfloat16},
@@ -86,6 +129,15 @@ def test_a_cpu_takes_it_and_an_accelerator_does_not():
 )
 def test_what_does_not_pay_stays_direct(options):
   assert products(**options) == (1, 0)
+
+
+def test_devices_of_one_core_take_it_with_fewer_channels(monkeypatch):
+  shape, few = (64, 28, 28, 32), {'channels': 32}
+  monkeypatch.setattr(winograd, '_in_parts', lambda: True)
+  assert products(shape, **few) == (0, 1)
+  assert products((64, 8, 8, 64), channels=64) == (1, 0)  # too few tiles
+  monkeypatch.setattr(winograd, '_in_parts', lambda: False)
+  assert products(shape, **few) == (1, 0)
 
 
 def test_more_precision_than_the_default_is_direct():
