@@ -100,9 +100,8 @@ X, LABELS = abstract(BATCH, 8, 8, 1), abstract(BATCH, dtype=jnp.int32)
 def test_training_steps(name):
   config, system, _ = parts(name)
   optimizer = build.optimizer(config)
-  state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
-  batch = {'x': abstract(BATCH, 8, 8, 1, dtype=jnp.uint8), 'label': LABELS}
-  lower(training_step.make_train_step(config, system, optimizer), state, batch)
+  inputs = training_step.abstract_inputs(config, system, optimizer)
+  lower(training_step.make_train_step(config, system, optimizer), *inputs)
 
 
 def test_every_weighting_is_among_them():

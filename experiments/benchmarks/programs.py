@@ -16,7 +16,6 @@ device and one step, as the compiled program states them:
 --into=FILE writes the table into a page, between the lines `<!-- programs -->` and `<!-- end -->`.
 """
 
-import functools
 import math
 import os
 import re
@@ -75,15 +74,11 @@ def mesh_of(config: ConfigDict, topology: str) -> Mesh:
 def training(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
   """A training step, as training runs it."""
   system, optimizer = build.system(config), build.optimizer(config)
-  state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
-  layout, split = sharding.fsdp_sharded(mesh, state), sharding.batch_sharded(mesh)
-  examples = {
-    'x': _abstract((config.train.batch, *config.data.shape), jnp.uint8, split),
-    'label': _abstract((config.train.batch,), jnp.int32, split),
-  }
+  state, examples = training_step.abstract_inputs(config, system, optimizer)
   step = training_step.jit_train_step(config, system, optimizer, mesh, state)
-  state = jax.tree.map(lambda x, where: _abstract(x.shape, x.dtype, where), state, layout)
-  return step.lower(state, examples)
+  state = jax.tree.map(_placed, state, sharding.fsdp_sharded(mesh, state))
+  split = sharding.batch_sharded(mesh)
+  return step.lower(state, {name: _placed(x, split) for name, x in examples.items()})
 
 
 def sampling_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
@@ -98,7 +93,7 @@ def sampling_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
 
   whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
   params = jax.eval_shape(system.predictor.init, jax.random.key(0))
-  params = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, whole), params)
+  params = jax.tree.map(lambda x: _placed(x, whole), params)
   rows = _abstract((2, process.grouping.num_groups), jnp.float32, whole)
   batch = config.sampling.batch
   z = _abstract((batch, *config.data.shape), jnp.float32, split)
@@ -108,6 +103,10 @@ def sampling_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
 
 
 PROGRAMS = {'training step': training, 'sampling step': sampling_step}
+
+
+def _placed(x, where):
+  return _abstract(x.shape, x.dtype, where)
 
 
 def _abstract(shape, dtype, where):

@@ -17,12 +17,10 @@ a page, between the lines `<!-- roofline -->` and `<!-- end -->`.
 """
 
 import dataclasses
-import functools
 import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
@@ -94,12 +92,7 @@ def run(config, _, *, into: str = ''):
 def count(config) -> Counts:
   """The counts of a config's training step."""
   system, optimizer = build.system(config), build.optimizer(config)
-  state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
-  batch = config.train.batch
-  examples = {
-    'x': jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.uint8),
-    'label': jax.ShapeDtypeStruct((batch,), jnp.int32),
-  }
+  state, examples = training_step.abstract_inputs(config, system, optimizer)
   step = training_step.make_train_step(config, system, optimizer)
   flops, moved = of_products(jax.make_jaxpr(step)(state, examples).jaxpr)
   return Counts(flops, moved, sum(x.size for x in jax.tree.leaves(state.params)))

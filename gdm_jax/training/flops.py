@@ -5,7 +5,6 @@ a count is the same on every machine. jax's CPU backend counts: accelerators do 
 compile. If JAX_PLATFORMS excludes it, all functions raise ConfigError.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +36,9 @@ def training(config: ConfigDict, system: build.System) -> float:
   config = config.copy_and_resolve_references()
   config.machine.microbatches = 1  # XLA counts the body of a loop once
   optimizer = build.optimizer(config)
-  state = jax.eval_shape(functools.partial(training_step.init_state, config, system, optimizer))
-  x = jax.ShapeDtypeStruct((config.train.batch, *config.data.shape), jnp.float32)
-  label = jax.ShapeDtypeStruct((config.train.batch,), jnp.int32)
+  inputs = training_step.abstract_inputs(config, system, optimizer)
   step = training_step.make_train_step(config, system, optimizer)
-  return count(step, state, {'x': x, 'label': label}) / config.train.batch
+  return count(step, *inputs) / config.train.batch
 
 
 def count(function: Callable, *args: Any) -> float:

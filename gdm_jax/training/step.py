@@ -61,6 +61,18 @@ def init_state(
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
 
+def abstract_inputs(
+  config: ConfigDict, system: System, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
+  """The shapes of a step's state and of its batch of uint8 images, to lower it without either."""
+  state = jax.eval_shape(lambda: init_state(config, system, optimizer))
+  batch = config.train.batch
+  return state, {
+    'x': jax.ShapeDtypeStruct((batch, *config.data.shape), jnp.uint8),
+    'label': jax.ShapeDtypeStruct((batch,), jnp.int32),
+  }
+
+
 def make_train_step(
   config: ConfigDict, system: System, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[AnyArray, '']]]]:
