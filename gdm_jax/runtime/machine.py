@@ -71,13 +71,24 @@ def choose_convolutions(devices: int):
   tried are left alone: XLA aborts at a flag that it does not know.
   """
   flags = os.environ.get('XLA_FLAGS', '')
-  if YNNPACK in flags or (devices > 1 and 'avx512f' in _processor()):
+  if YNNPACK in flags or (have_one_core(devices) and 'avx512f' in _processor()):
     return
   import jax
 
   first, last = TRIED
   if first <= jax.__version_info__[:2] <= last:
     os.environ['XLA_FLAGS'] = f'{flags} --{YNNPACK}=-individual_convolution'.strip()
+
+
+def have_one_core(devices: int) -> bool:
+  """Whether this process may use no more cores of the CPU than it has devices."""
+  return _cores() <= devices
+
+
+def _cores():
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def keep_programs(setting: str):

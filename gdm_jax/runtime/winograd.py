@@ -11,7 +11,6 @@ All of it is linear algebra that jax differentiates in either mode.
 import functools
 import math
 import operator
-import os
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
+from gdm_jax.runtime import machine
 from gdm_jax.typing import AnyArray
 
 # The points at which polynomials are evaluated, besides infinity. In float32, with 256 to 512
@@ -58,10 +58,10 @@ def pays(x: Float[AnyArray, 'b h w c'], kernel: Float[AnyArray, '3 3 c d']) -> b
   must repay the longer compilation. A jax_default_matmul_precision of 'highest' keeps convolutions
   direct.
   """
-  tiles, narrowest = len(x) * _tiles_of_image(x), min(kernel.shape[2:])
+  tiles, channels = len(x) * _tiles_of_image(x), 32 if _one_core_each() else 128
   default = jax.config.jax_default_matmul_precision != 'highest'
   enough = tiles >= 128 and tiles * math.prod(kernel.shape[2:]) > 2**21
-  return x.dtype == jnp.float32 and default and enough and narrowest >= (32 if _in_parts() else 128)
+  return x.dtype == jnp.float32 and default and enough and min(kernel.shape[2:]) >= channels
 
 
 @jax.checkpoint  # a derivative keeps x and the kernel, not what they are transformed into
@@ -76,7 +76,7 @@ def convolve(
   kernel = jnp.stack(_combine(G, _unstack(kernel, 1)))  # j 3 c d
   kernel = jnp.stack(_combine(G, _unstack(kernel, 1)))  # i j c d
   kernel = kernel.reshape(36, *kernel.shape[2:])
-  devices, images = _parts(x) if _in_parts() else (1, len(x))
+  devices, images = _parts(x) if _one_core_each() else (1, len(x))
   if images == len(x):
     return _filter(x, kernel)
 
@@ -99,9 +99,9 @@ def convolve(
   return exchanged(y, steps, devices).reshape(*x.shape[:3], -1)
 
 
-def _in_parts():
-  """Whether devices have one core each; several cores are faster with all images at once."""
-  return (os.cpu_count() or 1) <= jax.device_count()
+def _one_core_each():
+  """Whether images are taken a few at a time; several cores are faster with all of them at once."""
+  return machine.have_one_core(jax.local_device_count())
 
 
 def _parts(x):

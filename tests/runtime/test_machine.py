@@ -1,5 +1,6 @@
 """What a run asks of the machine: huge pages, devices of a CPU, whose convolutions."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -129,14 +130,19 @@ AVX512 = 'avx512f' in pathlib.Path('/proc/cpuinfo').read_text()
 @pytest.mark.parametrize(
   ('devices', 'flags', 'printed'),
   [
-    (1, '', 'False 1'),
-    (2, '', f'{AVX512} 2'),
+    (1, '', f'{AVX512 and machine.have_one_core(1)} 1'),
+    (2, '', f'{AVX512 and machine.have_one_core(2)} 2'),
     (1, '--xla_cpu_experimental_ynn_fusion_type=+individual_convolution', 'True 1'),
   ],
 )
-def test_only_several_devices_of_512_bits_convolve_by_ynnpack(devices, flags, printed):
+def test_only_devices_of_one_core_with_512_bits_convolve_by_ynnpack(devices, flags, printed):
   overrides = ['--config=configs/digits.py', f'--config.machine.cpu_devices={devices}']
   assert runs.python('-c', CONVOLUTION, *overrides, XLA_FLAGS=flags).stdout.strip() == printed
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {3, 5}, raising=False)
+  assert [machine.have_one_core(devices) for devices in (1, 2, 3)] == [False, True, True]
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_is_the_convolution_whatever_the_sides(shape, channels, seed):
 @pytest.fixture
 def in_parts(monkeypatch):
   """A device of one core, and two tiles at a time."""
-  monkeypatch.setattr(winograd, '_in_parts', lambda: True)
+  monkeypatch.setattr(winograd, '_one_core_each', lambda: True)
   monkeypatch.setattr(winograd, 'TILES', 2)
 
 
@@ -71,7 +71,7 @@ from gdm_jax.runtime import sharding, winograd
 from tests.runtime.test_winograd import direct, inputs, with_gradients
 
 assert len(jax.devices()) == 4
-winograd._in_parts, winograd.TILES = lambda: True, 2
+winograd._one_core_each, winograd.TILES = lambda: True, 2
 arrays = [array.astype(np.float32) for array in inputs((16, 4, 4, 3), 5)]
 expected = with_gradients(direct, *arrays)
 images, whole = sharding.batch_sharded(sharding.mesh()), sharding.replicated(sharding.mesh())
@@ -133,10 +133,10 @@ def test_what_does_not_pay_stays_direct(options):
 
 def test_devices_of_one_core_take_it_with_fewer_channels(monkeypatch):
   shape, few = (64, 28, 28, 32), {'channels': 32}
-  monkeypatch.setattr(winograd, '_in_parts', lambda: True)
+  monkeypatch.setattr(winograd, '_one_core_each', lambda: True)
   assert products(shape, **few) == (0, 1)
   assert products((64, 8, 8, 64), channels=64) == (1, 0)  # too few tiles
-  monkeypatch.setattr(winograd, '_in_parts', lambda: False)
+  monkeypatch.setattr(winograd, '_one_core_each', lambda: False)
   assert products(shape, **few) == (1, 0)
 
 
