@@ -4,7 +4,7 @@
 
 40 minutes on two cores (58 images/s, 2.0 GFLOP an image), 2.84 M parameters in 64 tokens of 4 x 4.
 Patches of 2 with width 128 train at 28 images/s, with width 96 and four blocks at 45; `fashion`'s
-U-Net at 94. One model of each was judged: FD (classifier) 9.55, and 4.71 for `fashion`.
+U-Net then at 94. One model of each was judged: FD (classifier) 9.55, and 4.71 for `fashion`.
 """
 
 from configs import fashion

@@ -77,13 +77,13 @@ def convolve(
   kernel = jnp.stack(_combine(G, _unstack(kernel, 1)))  # i j c d
   kernel = kernel.reshape(36, *kernel.shape[2:])
   devices, images = _parts(x) if _one_core_each() else (1, len(x))
-  if images == len(x):
+  steps = len(x) // (devices * images)
+  if steps == 1:
     return _filter(x, kernel)
 
   # An axis for the devices, over which the batch is divided: they share nothing but the sum of the
   # kernel's gradients.
   kernels = jnp.broadcast_to(kernel, (devices, *kernel.shape))
-  steps = len(x) // (devices * images)
 
   def exchanged(x, first, second):
     """Images that are in the order [first, second, images], as [second, first * images]."""
