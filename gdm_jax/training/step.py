@@ -64,7 +64,10 @@ def init_state(
 def abstract_inputs(
   config: ConfigDict, system: System, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
-  """The shapes of a step's state and of its batch of uint8 images, to lower it without either."""
+  """The shapes of the arguments of `make_train_step`'s step, with images of uint8.
+
+  A step is lowered from them without a state or data.
+  """
   state = jax.eval_shape(lambda: init_state(config, system, optimizer))
   batch = config.train.batch
   return state, {

@@ -122,12 +122,14 @@ def test_a_cpu_takes_it_and_an_accelerator_does_not():
   'options',
   [
     {'shape': (8, 16, 16, 128)},
-    {'shape': (8, 16, 16, 127)},
+    {'shape': (7, 16, 16, 256), 'channels': 256},
+    {'shape': (9, 16, 16, 127)},
     {'shape': SHAPE, 'channels': 127},
     {'shape': SHAPE, 'dtype': jnp.bfloat16},
   ],
 )
-def test_what_does_not_pay_stays_direct(options):
+def test_what_does_not_pay_stays_direct(options, monkeypatch):
+  monkeypatch.setattr(winograd, '_one_core_each', lambda: False)
   assert products(**options) == (1, 0)
 
 
@@ -162,9 +164,12 @@ def layer(always):
   return ddpmpp.conv3x3(5, jnp.float32, winograd.conv_general_dilated), params, x
 
 
-def test_every_derivative_of_a_layer_is_right(layer):
+@pytest.mark.parametrize('parts', [(), ('in_parts',)])
+def test_every_derivative_of_a_layer_is_right(layer, parts, request):
   """Both modes, a linearisation used twice, and gradients of single examples."""
   module, params, x = layer
+  for fixture in parts:
+    request.getfixturevalue(fixture)
 
   def derivatives(module):
     def energy(params, x):
