@@ -12,12 +12,10 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from experiments.lib import command
 from experiments.lib.study import (
-  Model,
   Study,
   distances_as_text,
   spread_caption,
@@ -25,9 +23,8 @@ from experiments.lib.study import (
   train_variants,
   variant,
 )
-from gdm_jax import build, figures
+from gdm_jax import figures
 from gdm_jax.basis import BASES
-from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime.errors import ConfigError
 
 SPACES = ('pixel', 'frequency')
@@ -58,7 +55,7 @@ def run(
   for model in study.models(config, folders):
     rows += study.measure(model, repeats)
     kind = f'{model.config.basis.name}\n{model.config.model.space}'
-    lines[kind] = lines.get(kind) or [('', x) for x in samples(model)]
+    lines[kind] = lines.get(kind) or [('', x) for x in model.samples(COLUMNS)]
   rows = pd.DataFrame(rows)
   pictures = [study.folder / f'{name}.png' for name in ('figure', 'distance')]
   figures.sheet(pictures[0], list(lines.items()))
@@ -95,17 +92,6 @@ def draw(file: pathlib.Path, rows: pd.DataFrame):
   figures.plot_bars(
     file, list(summary.index), list(summary['mean']), list(summary['deviation']), ylabel=metric
   )
-
-
-def samples(model: Model) -> np.ndarray:
-  """Images of the first seeds, generated as `config.sampling` says."""
-  seeds = np.arange(COLUMNS, dtype=np.uint32)
-  solver = build.solver(model.config)
-  guidance = build.sampling_guidance(model.config, model.system)
-  generator = Generator(model.system, model.config.data.shape, solver, model.mesh, guidance)
-  table = build.sampling_table(model.config, model.system)
-  labels = build.sampling_labels(model.config, seeds)
-  return generator.sample(model.checkpoint.params, table, seeds, labels=labels)
 
 
 if __name__ == '__main__':

@@ -52,6 +52,7 @@ MAYBE_EMPTY = ('model.ddpmpp.attention',)
 CHOICES = {
   'path': path.PATHS,
   'train.weighting': losses.WEIGHTINGS,
+  'machine.all_reduce': ('auto', 'float32', 'bfloat16'),
   'machine.remat': REMAT,
   'machine.convolutions': ('auto', 'direct'),
   'model.space': ('pixel', 'frequency'),
@@ -100,6 +101,11 @@ def check(config: ConfigDict):
   _check_sampling(config)
   if config.basis.name == 'pixel' and config.model.space == 'frequency':
     raise ConfigError("model.space = 'frequency' needs a frequency basis, not basis.name = 'pixel'")
+  if config.machine.all_reduce != 'auto' and config.machine.fsdp > 1:
+    raise ConfigError(
+      f'machine.all_reduce = {config.machine.all_reduce!r} needs whole parameters on every device, '
+      f'not machine.fsdp = {config.machine.fsdp}'
+    )
   if 0 < config.train.anneal < config.train.duration:
     raise ConfigError(
       f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '

@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from experiments.lib import command, report
@@ -17,6 +19,7 @@ from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.evaluator import Checkpoint, Evaluator
 from gdm_jax.evaluation.summary import Scores
 from gdm_jax.evaluation.weights import PUBLISHED
+from gdm_jax.generation.generator import Generator
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import loop
@@ -62,6 +65,16 @@ class Model:
   def row(self, config: ConfigDict, scores: Scores) -> dict:
     """A row of results.csv."""
     return {'model': self.name, **self.evaluator.row(config, scores, self.checkpoint)}
+
+  def samples(self, count: int) -> Float[np.ndarray, 'count *grid c']:
+    """Images of the first seeds, generated as `config.sampling` says."""
+    seeds = np.arange(count, dtype=np.uint32)
+    solver = build.solver(self.config)
+    guidance = build.sampling_guidance(self.config, self.system)
+    generator = Generator(self.system, self.config.data.shape, solver, self.mesh, guidance)
+    table = build.sampling_table(self.config, self.system)
+    labels = build.sampling_labels(self.config, seeds)
+    return generator.sample(self.checkpoint.params, table, seeds, labels=labels)
 
   def with_sampling(self, seeds: str, **sampling) -> ConfigDict:
     """The model's config with other seeds to evaluate, and other values in config.sampling."""

@@ -2,10 +2,11 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALL = 2**14  # elements below which an array is not worth sharding
@@ -68,6 +69,24 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(batch_sharded(mesh), x), batch
   )
+
+
+def averaged(gradient: Callable, mesh: Mesh, dtype: str) -> Callable:
+  """`gradient(params, key, examples)`: the means of losses and gradients over all devices.
+
+  Each computes those of its own examples, with a key of its own. The gradients cross between
+  devices in one array of `dtype`, however many they are.
+  """
+  axes, everywhere = mesh.axis_names, PartitionSpec()
+
+  def mean(params, key, examples):
+    loss, gradients = gradient(params, jax.random.fold_in(key, jax.lax.axis_index(axes)), examples)
+    flat, restored = ravel_pytree(gradients)
+    flat = jax.lax.pmean(flat.astype(dtype), axes).astype(flat.dtype)
+    return jax.lax.pmean(loss, axes), restored(flat)
+
+  specs = everywhere, everywhere, PartitionSpec(axes)
+  return jax.shard_map(mean, mesh=mesh, in_specs=specs, out_specs=everywhere, check_vma=False)
 
 
 def compiler_options(mesh: Mesh, optimization: int = 1) -> dict[str, str]:

@@ -77,12 +77,16 @@ def abstract_inputs(
 
 
 def make_train_step(
-  config: ConfigDict, system: System, optimizer: optax.GradientTransformation
+  config: ConfigDict,
+  system: System,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh | None = None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, Float[AnyArray, '']]]]:
   """The step `(state, batch) -> (state, metrics)`, to be compiled by the caller.
 
   batch['x']: uint8 in 0..255, scaled here to [-1, 1], or float32, unchanged, [batch, *grid, c];
   batch['label']: int32 [batch]. metrics: 'loss', the batch's mean, and 'gradient_norm'.
+  mesh: the devices that `machine.all_reduce` is about; None is one device.
   """
   c, all_at_once = config.train, trains_all_at_once(system)
 
@@ -113,6 +117,8 @@ def make_train_step(
       return jnp.mean(losses.loss(predict, system.process, x, z, alpha, rate, c.weighting))
 
     gradient = microbatched(jax.value_and_grad(mean_loss), config.machine.microbatches)
+    if mesh is not None and config.machine.all_reduce != 'auto':
+      gradient = sharding.averaged(gradient, mesh, config.machine.all_reduce)
     bounds = diffusion.start, diffusion.end
     examples = x, z, alpha, rate, bounds, label, augmentation
     loss, gradient = gradient(state.params, keys['dropout'], examples)
@@ -130,7 +136,7 @@ def jit_train_step(
 ) -> Callable:
   """`make_train_step` as training runs it: the state, or its shapes, is divided and given up."""
   return jax.jit(
-    make_train_step(config, system, optimizer),
+    make_train_step(config, system, optimizer, mesh),
     donate_argnums=0,
     out_shardings=(sharding.fsdp_sharded(mesh, state), sharding.replicated(mesh)),
     compiler_options=sharding.compiler_options(mesh),

@@ -1,0 +1,134 @@
+"""Which network makes the best pictures after a fixed time of training on this machine.
+
+  python -m experiments.network_shapes --config=configs/fashion.py --minutes=10
+
+Times the training step of each network of --shapes, then trains it from --seeds training seeds on
+as many images as take --minutes, in workdir/trained/; the learning rate falls to zero at the end.
+Speeds and models that are there already stay. Each model is evaluated from --repeats sets of seeds.
+
+  ddpmpp-C-M        C channels and the multipliers M, as in ddpmpp-32-1x2x2
+  group_causal-P-W  patches of P positions a side, tokens W wide, as in group_causal-4-192
+
+All else is the config's. Minutes are of training steps alone, without compilation. The speeds
+decide how long each is trained, so run it on an idle machine.
+"""
+
+import pathlib
+import re
+from collections.abc import Sequence
+
+import jax
+import pandas as pd
+
+from experiments.benchmarks import throughput
+from experiments.lib import command
+from experiments.lib.study import (
+  Study,
+  distances_as_text,
+  spread_caption,
+  statistics,
+  train_variants,
+  variant,
+)
+from gdm_jax import build, figures, main
+from gdm_jax.evaluation.cells import Cells
+from gdm_jax.runtime import console, sharding
+from gdm_jax.runtime.errors import ConfigError
+
+SHAPES = (
+  'ddpmpp-32-1x2x2,ddpmpp-48-1x2x2,ddpmpp-64-1x2x2,ddpmpp-64-1x1x1,ddpmpp-32-1x2x4,'
+  'group_causal-4-192'
+)
+STEPS = 10  # of training that are timed
+COLUMNS = 16  # samples in a line
+WIDTH_OF_HEAD = 64  # features, of attention
+
+
+def run(
+  config,
+  workdir: pathlib.Path,
+  arguments: Sequence[str],
+  *,
+  shapes: str = SHAPES,
+  minutes: float = 10.0,
+  seeds: int = 1,
+  repeats: int = 2,
+):
+  """Times, trains and evaluates every shape. Raises ConfigError for a text that is no shape."""
+  command.check_counts(1, seeds=seeds, repeats=repeats)
+  networks = {shape: options(shape) for shape in shapes.split(',')}
+  keys = sorted({key for network in networks.values() for key in network})
+  command.refuse(arguments, *keys, 'train.duration', 'train.anneal', 'seed')
+  if not minutes > 0:
+    raise ConfigError(f'--minutes={minutes} must be positive')
+  variants = {}
+  speeds = Cells(workdir / 'speeds.csv', ('shape',), ('images_per_second', 'device'))
+  for shape, network in networks.items():
+    network = [f'--config.{key}={value}' for key, value in network.items()]
+    row = speeds.measure({'shape': shape}, lambda n=network: speed([*arguments, *n]))
+    images = round(60 * minutes * float(row['images_per_second']))
+    length = [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
+    variants[shape] = [*network, *length]
+  folders = train_variants(workdir, arguments, variants, config.seed, seeds)
+
+  study = Study('network_shapes', workdir, judge=config.evaluation.features)
+  rows, lines = [], {}
+  for model in study.models(config, folders):
+    rows += study.measure(model, repeats)
+    shape = model.name.rpartition('-')[0]
+    if shape not in lines:
+      lines[shape] = [('', x) for x in model.samples(COLUMNS)]
+  rows = pd.DataFrame(rows)
+  picture = study.folder / 'figure.png'
+  figures.sheet(picture, list(lines.items()))
+  study.publish(__doc__, *summarise(rows), [picture], rows, model.config)
+
+
+def options(shape: str) -> dict[str, str]:
+  """The keys of the config that a shape sets. Raises ConfigError for what is none."""
+  if match := re.fullmatch(r'ddpmpp-(\d+)-(\d+(?:x\d+)*)', shape):
+    name, values = 'ddpmpp', {'channels': match[1], 'multipliers': match[2].replace('x', ',')}
+  elif match := re.fullmatch(r'group_causal-(\d+)-(\d+)', shape):
+    heads = max(1, int(match[2]) // WIDTH_OF_HEAD)
+    name, values = 'group_causal', {'patch': match[1], 'width': match[2], 'heads': str(heads)}
+  else:
+    known = 'ddpmpp-32-1x2x2 and group_causal-4-192'
+    raise ConfigError(f'--shapes: {shape!r} is no shape; these are: {known}')
+  return {'model.name': name, **{f'model.{name}.{key}': v for key, v in values.items()}}
+
+
+def speed(arguments: Sequence[str]) -> dict:
+  """How many images a second the training loop takes, without compilation."""
+  config = main.parse(['', *arguments]).config
+  system, mesh = build.system(config), sharding.mesh(config.machine.fsdp)
+  console.log(f'timing {config.model.name}: {STEPS} steps')
+  measured = throughput.training(config, system, build.data_source(config), mesh, STEPS)
+  return {
+    'images_per_second': measured['images_per_second'],
+    'device': f'{mesh.size} x {jax.devices()[0].device_kind}',
+  }
+
+
+def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings."""
+  rows = rows.assign(shape=variant(rows))
+  metric, summary = rows['metric'].iloc[0], statistics(rows, 'shape')
+  shapes = rows.groupby('shape', sort=False)
+  table = pd.DataFrame(
+    {
+      'network': summary.index,
+      'images trained': shapes['trained_images'].first().to_numpy(),
+      metric: summary['text'].to_numpy(),
+      'kernel distance': summary['kernel'].to_numpy(),
+      'of': shapes[['distance']].apply(distances_as_text).to_numpy(),
+    }
+  )
+  ranking = summary.sort_values('mean', kind='stable').index
+  return table, [
+    f'From low to high {metric}: {", ".join(ranking)}.',
+    spread_caption(rows[rows['shape'] == rows['shape'].iloc[0]]),
+  ]
+
+
+if __name__ == '__main__':
+  command.start(run, __doc__, trained=False)
