@@ -42,6 +42,7 @@ OPTIONS = {
   'bfloat16': {
     'model.dtype': 'bfloat16',
     'machine.remat': 'blocks',
+    'machine.all_reduce': 'bfloat16',
     'train.times': 'discrete',
     'train.weighting': 'active',
     'train.anneal': 200_000,
@@ -101,7 +102,7 @@ def test_training_steps(name):
   config, system, _ = parts(name)
   optimizer = build.optimizer(config)
   inputs = training_step.abstract_inputs(config, system, optimizer)
-  lower(training_step.make_train_step(config, system, optimizer), *inputs)
+  lower(training_step.make_train_step(config, system, optimizer, sharding.mesh()), *inputs)
 
 
 def test_every_weighting_is_among_them():
