@@ -36,7 +36,7 @@ from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.errors import ConfigError
 
 SHAPES = (
-  'ddpmpp-32-1x2x2,ddpmpp-48-1x2x2,ddpmpp-64-1x2x2,ddpmpp-64-1x1x1,ddpmpp-32-1x2x4,'
+  'ddpmpp-32-1x2x2,ddpmpp-64-1x2x2,ddpmpp-64-1x1x1,ddpmpp-32-1x2x4,ddpmpp-32-1x4x4,'
   'group_causal-4-192'
 )
 STEPS = 10  # of training that are timed
@@ -54,21 +54,24 @@ def run(
   seeds: int = 1,
   repeats: int = 2,
 ):
-  """Times, trains and evaluates every shape. Raises ConfigError for a text that is no shape."""
+  """Times, trains and evaluates every shape. Raises ConfigError for a wrong shape."""
   command.check_counts(1, seeds=seeds, repeats=repeats)
   networks = {shape: options(shape) for shape in shapes.split(',')}
   keys = sorted({key for network in networks.values() for key in network})
   command.refuse(arguments, *keys, 'train.duration', 'train.anneal', 'seed')
   if not minutes > 0:
     raise ConfigError(f'--minutes={minutes} must be positive')
-  variants = {}
+  variants = {
+    shape: [f'--config.{key}={value}' for key, value in network.items()]
+    for shape, network in networks.items()
+  }
+  configs = {s: main.parse(['', *arguments, *v]).config for s, v in variants.items()}
+  systems = {shape: build.system(c) for shape, c in configs.items()}  # before minutes are spent
   speeds = Cells(workdir / 'speeds.csv', ('shape',), ('images_per_second', 'device'))
-  for shape, network in networks.items():
-    network = [f'--config.{key}={value}' for key, value in network.items()]
-    row = speeds.measure({'shape': shape}, lambda n=network: speed([*arguments, *n]))
+  for shape, c in configs.items():
+    row = speeds.measure({'shape': shape}, lambda s=shape, c=c: speed(c, systems[s]))
     images = round(60 * minutes * float(row['images_per_second']))
-    length = [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
-    variants[shape] = [*network, *length]
+    variants[shape] += [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
   folders = train_variants(workdir, arguments, variants, config.seed, seeds)
 
   study = Study('network_shapes', workdir, judge=config.evaluation.features)
@@ -97,11 +100,10 @@ def options(shape: str) -> dict[str, str]:
   return {'model.name': name, **{f'model.{name}.{key}': v for key, v in values.items()}}
 
 
-def speed(arguments: Sequence[str]) -> dict:
+def speed(config, system: build.System) -> dict:
   """How many images a second the training loop takes, without compilation."""
-  config = main.parse(['', *arguments]).config
-  system, mesh = build.system(config), sharding.mesh(config.machine.fsdp)
   console.log(f'timing {config.model.name}: {STEPS} steps')
+  mesh = sharding.mesh(config.machine.fsdp)
   measured = throughput.training(config, system, build.data_source(config), mesh, STEPS)
   return {
     'images_per_second': measured['images_per_second'],

@@ -106,7 +106,8 @@ def _one_core_each():
 
 def _parts(x):
   """Over how many devices the batch is divided, and how many images each takes at a time."""
-  devices = jax.device_count()
+  # In a `shard_map` x is one device's share of the batch already.
+  devices = 1 if jax.sharding.get_abstract_mesh().manual_axes else jax.device_count()
   devices = devices if len(x) % devices == 0 else 1
   share, tiles = len(x) // devices, _tiles_of_image(x)
   counts = (n for n in range(1, share + 1) if share % n == 0)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import sys
 
 import jax
@@ -265,6 +266,9 @@ def test_weightings_are_trained_alike(tmp_path, monkeypatch):
   check_report(tmp_path / 'loss_weighting', 'kernel distance', 'over 2 trained models')
 
 
+OF_ANY_SHAPE = [flag for flag in runs.TINY if not re.search('channels|multipliers', flag)]
+
+
 def test_shapes_are_trained_for_as_long(tmp_path, monkeypatch):
   speeds = iter([3.2, 6.4])
   timed = []
@@ -273,8 +277,7 @@ def test_shapes_are_trained_for_as_long(tmp_path, monkeypatch):
     timed.append((config.model.name, config.model.ddpmpp.channels))
     return {'images_per_second': next(speeds)}
 
-  tiny = [f for f in runs.TINY if 'channels' not in f and 'multipliers' not in f]
-  monkeypatch.setattr(runs, 'TINY', tiny)
+  monkeypatch.setattr(runs, 'TINY', OF_ANY_SHAPE)
   monkeypatch.setattr(network_shapes.throughput, 'training', training)
   flags = '--shapes=ddpmpp-8-1x1,group_causal-4-16', f'--minutes={1 / 6}', '--repeats=1'
   args = network_shapes, monkeypatch, 'digits', tmp_path, *flags
@@ -290,6 +293,16 @@ def test_shapes_are_trained_for_as_long(tmp_path, monkeypatch):
   assert config['model']['ddpmpp']['multipliers'] == [1, 1]
   assert config['train']['anneal'] == 32
   check_report(tmp_path / 'network_shapes', 'group_causal-4-16', 'From low to high FD (pixels)')
+
+
+def test_a_network_that_cannot_be_is_refused_before_any_is_timed(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(runs, 'TINY', OF_ANY_SHAPE)
+  shapes = '--shapes=ddpmpp-32-1x2,ddpmpp-48-1x2'
+  with pytest.raises(SystemExit) as stop:
+    start(network_shapes, monkeypatch, 'digits', tmp_path, shapes, trained=False)
+  assert stop.value.code == 2
+  assert '144 channels cannot be split' in capsys.readouterr().err
+  assert not (tmp_path / 'speeds.csv').exists()
 
 
 @pytest.mark.parametrize('shape', ['unet', 'ddpmpp-32', 'ddpmpp-32-1x', 'group_causal-4-192-1'])
