@@ -2,7 +2,7 @@
 
   python -m gdm_jax.main --config=configs/digits.py
 
-2 to 3 minutes on two cores with AVX-512, 0.72 M parameters. The README has the Frechet distance to expect.
+2 to 3 minutes on two cores, 0.72 M parameters. The README has the Frechet distance to expect.
 """
 
 from configs import default
