@@ -43,8 +43,11 @@ MODELS = pathlib.Path(__file__).parents[1] / 'models_data'
 DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs' / 'default.py'
 """Has the values of keys that are newer than an export, where the repository is at hand."""
 
-NEWER = {'sampling': {'latents': '', 'ranks': '', 'rho': 1.0}}
-"""Keys that the first exports and folders of samples lack, and what they stand for there."""
+NEWER = {
+  'machine': {'all_reduce': 'auto'},
+  'sampling': {'latents': '', 'ranks': '', 'rho': 1.0},
+}
+"""Keys that earlier exports and folders of samples lack, and what they stand for there."""
 
 DTYPES = {
   'F64': np.float64,
