@@ -107,8 +107,8 @@ def _set_requests(config):
   machine.compilation_cache = 'auto'
   machine.microbatches = 1  # parts of a batch, one after another, to save memory
   machine.fsdp = 1  # devices that parameters and their moments are divided over; 1: all on each
-  # How devices average gradients: auto, as XLA does, array by array; float32 or bfloat16, in one
-  # array of it, which is faster where an exchange is slow to start. That needs fsdp = 1.
+  # How devices average gradients: auto, as XLA does; float32 or bfloat16, in one array of that
+  # type, which is faster where an exchange is slow to start. That needs fsdp = 1.
   machine.all_reduce = 'auto'
   machine.remat = 'none'  # activations recomputed to save memory: none, cheap or blocks
   machine.data_dir = ''  # where TFDS keeps prepared data; '' is TFDS_DATA_DIR or TFDS's default

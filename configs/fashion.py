@@ -3,7 +3,7 @@
   python -m gdm_jax.main --config=configs/fashion.py
 
 21 to 35 minutes on two cores with AVX-512 (106 to 180 images/s), 1.23 M parameters. Of networks
-trained for ten minutes this one, 32 channels with multipliers (1, 2, 2), was the best in two goes.
+trained for ten minutes this one, 32 channels with multipliers (1, 2, 2), was the best, twice.
 By the loss: 0.503 after 56,000 images; (1, 2, 4) with attention at 7 x 7 had 0.524 after 37,000,
 (1, 4, 4) 0.520 after 34,000, and 16 channels with (1, 4, 8) 0.532 after 35,000. By the samples:
 `experiments.network_shapes`, docs/choose.md.

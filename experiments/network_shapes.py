@@ -4,7 +4,7 @@
 
 Times the training step of each network of --shapes, then trains it from --seeds training seeds on
 as many images as take --minutes, in workdir/trained/; the learning rate falls to zero at the end.
-Speeds and models that are there already stay. Each model is evaluated from --repeats sets of seeds.
+A rerun keeps the speeds and the models. Each model is evaluated from --repeats sets of seeds.
 
   ddpmpp-C-M        C channels and the multipliers M, as in ddpmpp-32-1x2x2
   group_causal-P-W  patches of P positions a side, tokens W wide, as in group_causal-4-192
@@ -13,6 +13,7 @@ All else is the config's. Minutes are of training steps alone, without compilati
 decide how long each is trained, so run it on an idle machine.
 """
 
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -54,13 +55,13 @@ def run(
   seeds: int = 1,
   repeats: int = 2,
 ):
-  """Times, trains and evaluates every shape. Raises ConfigError for a wrong shape."""
+  """Times, trains and evaluates every shape. Raises ConfigError for a wrong shape or flag."""
   command.check_counts(1, seeds=seeds, repeats=repeats)
   networks = {shape: options(shape) for shape in shapes.split(',')}
   keys = sorted({key for network in networks.values() for key in network})
   command.refuse(arguments, *keys, 'train.duration', 'train.anneal', 'seed')
-  if not minutes > 0:
-    raise ConfigError(f'--minutes={minutes} must be positive')
+  if not 0 < minutes < math.inf:
+    raise ConfigError(f'--minutes={minutes} must be a positive number')
   variants = {
     shape: [f'--config.{key}={value}' for key, value in network.items()]
     for shape, network in networks.items()
@@ -88,7 +89,7 @@ def run(
 
 
 def options(shape: str) -> dict[str, str]:
-  """The keys of the config that a shape sets. Raises ConfigError for what is none."""
+  """The keys of the config that a shape sets, and their values. Raises ConfigError for no shape."""
   if match := re.fullmatch(r'ddpmpp-(\d+)-(\d+(?:x\d+)*)', shape):
     name, values = 'ddpmpp', {'channels': match[1], 'multipliers': match[2].replace('x', ',')}
   elif match := re.fullmatch(r'group_causal-(\d+)-(\d+)', shape):

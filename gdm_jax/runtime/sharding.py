@@ -74,8 +74,9 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 def averaged(gradient: Callable, mesh: Mesh, dtype: str) -> Callable:
   """`gradient(params, key, examples)`: the means of losses and gradients over all devices.
 
-  Each computes those of its own examples, with a key of its own. The gradients cross between
-  devices in one array of `dtype`, however many they are.
+  params: whole on every device. examples: arrays [batch, ...]; each device takes its share of the
+  rows, and folds its index into the key. The gradients cross between devices in one array of
+  `dtype`, however many they are. Losses and gradients are whole on every device.
   """
   axes, everywhere = mesh.axis_names, PartitionSpec()
 
