@@ -60,8 +60,9 @@ def _set_trained(config):
   config.strategies = ConfigDict({'main': strategy('whole', order=(0,))})  # drawn uniformly
 
   model = config.model = ConfigDict()
-  model.name = 'ddpmpp'  # of gdm_jax.models: ddpmpp for images, mlp for points, or group_causal,
-  # whose cost of generation does not grow with the number of groups
+  # Of gdm_jax.models: ddpmpp for images, mlp for points; or group_causal and, for images,
+  # context_unet, whose cost of generation does not grow with the number of groups.
+  model.name = 'ddpmpp'
   model.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters are float32
   model.precision = 'float32'  # of float32 products; cheaper: tensorfloat32 (GPUs), bfloat16 (TPUs)
   model.classes = 0  # of the labels that the network is given, as many as the data have; 0: none
@@ -78,6 +79,17 @@ def _set_trained(config):
   model.group_causal.depth = 6  # blocks
   model.group_causal.heads = 2  # of attention; they share the width
   model.group_causal.dropout = 0.0  # probability
+  model.context_unet = ConfigDict()  # sees the known groups once a group:
+  model.context_unet.channels = 128  # as of model.ddpmpp, and the next three
+  model.context_unet.multipliers = (2, 2, 2)
+  model.context_unet.blocks = 4
+  model.context_unet.attention = (16,)
+  model.context_unet.features = 64  # that it leaves at every position
+  # The denoiser sees one group at every step. As of model.ddpmpp:
+  model.context_unet.denoiser_channels = 64
+  model.context_unet.denoiser_multipliers = (1, 2)
+  model.context_unet.denoiser_blocks = 1
+  model.context_unet.dropout = 0.13  # of both, probability
   model.mlp = ConfigDict()
   model.mlp.width = 128  # features of every layer
   model.mlp.depth = 4  # residual layers

@@ -36,9 +36,9 @@ class Model(Protocol):
   def encode(self, x: Data, ids: Int[AnyArray, ' n']) -> PyTree:
     """The cache of clean tokens; leaves are [batch, heads, n, features]."""
 
-  def predict(self, cache: PyTree, seen: Bool[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
-    """`predict(x_t, alpha)` for tokens that move together, given those of the cache that are seen;
-    0 for all others."""
+  def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
+    """`predict(x_t, alpha)` for tokens that move together, given those of the cache that are known;
+    0 for all others. known: which token each of the cache is; the number of all if it is not."""
 
 
 class Walk(NamedTuple):
@@ -229,10 +229,10 @@ def backward(
 
 def _along(model, plan, segment, walk, state, cache, interval):
   """The state at the other end of an interval."""
-  known, ids, rows = interval
+  count, ids, rows = interval
   slots = np.arange(segment.context)
-  seen = (slots < known) & (plan.ids[: segment.context] < len(model.groups))
-  predict = model.predict(jax.tree.map(lambda a: a[:, :, : segment.context], cache), seen, ids)
+  known = jnp.where(slots < count, plan.ids[: segment.context], len(model.groups))
+  predict = model.predict(jax.tree.map(lambda a: a[:, :, : segment.context], cache), known, ids)
   enters = segment.starts[int(walk.backward)]
   fresh = walk.start(rows, state.y)
   state = jax.tree.map(lambda new, old: jnp.where(enters, new, old), fresh, state)

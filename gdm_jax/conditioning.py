@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from gdm_jax import sampling, schedule
 from gdm_jax.models import Network
@@ -63,8 +63,13 @@ class Predictor:
 
   @property
   def is_groupwise(self) -> bool:
-    """Whether the network predicts each group from the known ones (`conditionals`, `Cached`)."""
+    """Whether the network predicts each group from the known ones (`Cached`)."""
     return is_groupwise(self.network)
+
+  @property
+  def has_conditionals(self) -> bool:
+    """Whether one pass of it predicts all groups, each from its own known ones."""
+    return has_conditionals(self.network)
 
   def init(self, key: PRNGKeyArray) -> dict:
     """Parameters drawn from `key`."""
@@ -121,7 +126,7 @@ class Predictor:
     train: bool = False,
     rngs: dict[str, PRNGKeyArray] | None = None,
   ) -> Data:
-    """As `__call__`, of all groups in one pass; the network must be groupwise.
+    """As `__call__`, of all groups in one pass; the network must have `conditionals`.
 
     x: the data. x_t: groups at levels of their own. diffusion: says which groups were generated
     before each, and are its context, taken from x.
@@ -187,18 +192,22 @@ class Cached(NamedTuple):
     """The cache of clean tokens; leaves are [batch, heads, n, features]."""
     return self._apply('encode', x, ids)
 
-  def predict(self, cache: PyTree, seen: Bool[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
+  def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
     """`predict(x_t, alpha)` for the tokens `ids`, which move together; 0 for all others.
 
-    seen: which tokens of the cache are known.
+    known: which token each of the cache is; the number of all tokens if it is not known. What
+    depends on these alone is computed here, once.
     """
+    labels = self.label
+    if np.any(np.asarray(self.guidance) != 1):
+      labels = sampling.guided_labels(labels)
+      cache = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), cache)
+    context = self._apply('context', cache, known, self.predictor._class_label(labels))
 
     def predict(x_t, alpha, label):
-      # Guidance asks for every example twice.
-      repeated = jax.tree.map(lambda a: jnp.repeat(a, len(x_t) // len(a), axis=0), cache)
       level = jnp.take(alpha, jnp.take(jnp.asarray(self.groups), ids[0]), axis=1)
       label = self.predictor._class_label(label)
-      return self._apply('denoise', repeated, seen, x_t, ids, level, label)
+      return self._apply('denoise', context, x_t, ids, level, label)
 
     process = self.predictor.process.of_coefficients
     return sampling.guided(predict, self.label, self.guidance, process)
@@ -210,6 +219,11 @@ class Cached(NamedTuple):
 
 def is_groupwise(network: Network | Callable[..., Network]) -> bool:
   """Whether a network, or a class of networks, is a `models.GroupwiseNetwork`."""
+  return hasattr(network, 'denoise')
+
+
+def has_conditionals(network: Network | Callable[..., Network]) -> bool:
+  """Whether a network, or a class of networks, is a `models.ConditionalsNetwork`."""
   return hasattr(network, 'conditionals')
 
 

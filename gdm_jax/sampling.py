@@ -147,9 +147,7 @@ def guided(
     return lambda x_t, alpha: predict(x_t, alpha, label)
 
   def mixed(x_t, alpha):
-    # Both of an example side by side, so that a batch split over devices stays where it is.
-    labels = jnp.stack([label, jnp.full_like(label, -1)], axis=1).ravel()
-    u = predict(jnp.repeat(x_t, 2, axis=0), jnp.repeat(alpha, 2, axis=0), labels)
+    u = predict(jnp.repeat(x_t, 2, axis=0), jnp.repeat(alpha, 2, axis=0), guided_labels(label))
     difference = u[::2] - u[1::2]
     if np.ndim(scale):
       per_element = process.coefficient_map(jnp.asarray(scale, u.dtype))
@@ -158,6 +156,11 @@ def guided(
     return u[1::2] + scale * difference
 
   return mixed
+
+
+def guided_labels(label: Seeds) -> Integer[AnyArray, ' twice']:
+  """Every label and -1 side by side, so that a batch split over devices stays where it is."""
+  return jnp.stack([label, jnp.full_like(label, -1)], axis=1).ravel()
 
 
 def parts(count: int, most: int) -> list[Int[np.ndarray, ' _']]:

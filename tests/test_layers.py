@@ -25,7 +25,7 @@ METHOD = (
 )
 LAYERS = (
   *('main', 'pretrained', 'modes', 'explore', 'evaluation', 'training', 'generation'),
-  *('build', 'config', 'conditioning'),
+  *('build', 'strategies', 'config', 'conditioning'),
   *METHOD,
   *('models', 'figures', 'data', 'runtime', 'typing'),
 )

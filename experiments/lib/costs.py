@@ -249,7 +249,8 @@ class Costs:
     ids = np.stack([np.pad(i, (0, width - len(i)), constant_values=len(groups)) for i in tokens])
 
     def predict_of(known, group):
-      return network.predict(cache, known[groups], jnp.asarray(ids)[group])
+      context = jnp.where(known[groups], np.arange(len(groups)), len(groups))
+      return network.predict(cache, context, jnp.asarray(ids)[group])
 
     return system.process.of_coefficients, y, predict_of
 

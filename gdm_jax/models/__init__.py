@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from gdm_jax.models.context_unet import ContextUNet
 from gdm_jax.models.ddpmpp import DDPMPP
 from gdm_jax.models.group_causal import GroupCausal
 from gdm_jax.models.mlp import MLP
@@ -55,21 +56,31 @@ class Network(Protocol):
 @runtime_checkable
 class GroupwiseNetwork(Network, Protocol):
   """A network whose prediction of a group is a conditional: it depends on the known groups, which
-  it can keep as context, and on that group (`GroupCausal` documents the methods)."""
+  it can keep as context, and on that group (`GroupCausal`, `ContextUNet` document the methods)."""
 
   tokens: Tokens
+
+  def encode(self, *args: Any, **kwargs: Any) -> Any:
+    """The cache: what later groups need to know of tokens that are clean."""
+
+  def context(self, *args: Any, **kwargs: Any) -> Any:
+    """What the steps of a group need of the cache, computed once when the group begins."""
+
+  def denoise(self, *args: Any, **kwargs: Any) -> Array:
+    """The prediction of the tokens that are under way, given their context."""
+
+
+@runtime_checkable
+class ConditionalsNetwork(GroupwiseNetwork, Protocol):
+  """A groupwise network one pass of which trains all groups, each with a context of its own. Others
+  are trained with one context an example, and see no groups that are under way with another."""
 
   def conditionals(self, *args: Any, **kwargs: Any) -> Array:
     """The predictions of all groups in one pass, each with its own level and context."""
 
-  def encode(self, *args: Any, **kwargs: Any) -> Any:
-    """What later groups need to know of tokens that are clean."""
-
-  def denoise(self, *args: Any, **kwargs: Any) -> Array:
-    """The prediction of the tokens that are under way, given what `encode` keeps of others."""
-
 
 NETWORKS: dict[str, Callable[..., Network]] = {
+  'context_unet': ContextUNet,
   'ddpmpp': DDPMPP,
   'group_causal': GroupCausal,
   'mlp': MLP,

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from gdm_jax.models.attention import Heads, attend, rotate
 from gdm_jax.models.layers import (
   at_least_float32,
   compute_dtype,
@@ -25,7 +26,6 @@ from gdm_jax.models.layers import (
 from gdm_jax.models.tokens import Elements, Tokens, tokens
 from gdm_jax.typing import AnyArray
 
-Heads = Float[AnyArray, 'b heads m features']
 EXPANSION = 2  # of a block's gated layer
 MODULATIONS = 6  # of a block: shift, scale and gate of its two branches
 ROTARY_BASE = 100  # tokens in the longest rotary period, about
@@ -33,6 +33,9 @@ ROTARY_BASE = 100  # tokens in the longest rotary period, about
 
 Cache = tuple[tuple[Heads, Heads], ...]
 """Keys and values of clean tokens, block by block."""
+
+Context = tuple[Cache, Bool[AnyArray, 'b m']]
+"""A cache, and which of its tokens are seen."""
 
 
 class Block(nn.Module):
@@ -62,7 +65,7 @@ class Block(nn.Module):
     shift, scale, _ = self._modulation(modulation)[:3]
     x = self.qkv(self.norm1(h) * (1 + scale) + shift)
     x = x.reshape(*h.shape[:2], 3, self.heads, self.width // self.heads).transpose(2, 0, 3, 1, 4)
-    return _rotate(self.query_norm(x[0]), angles), _rotate(self.key_norm(x[1]), angles), x[2]
+    return rotate(self.query_norm(x[0]), angles), rotate(self.key_norm(x[1]), angles), x[2]
 
   def finish(self, h, attended, modulation, train):
     """What follows attention."""
@@ -209,27 +212,37 @@ class GroupCausal(nn.Module):
       query, key, value = block.project(h, angles, None)
       cache.append((key, value))
       if i + 1 < self.depth:
-        h = block.finish(h, _attend(query, [(key, value)], mask), None, train)
+        h = block.finish(h, attend(query, [(key, value)], mask), None, train)
     return tuple(cache)
+
+  def context(
+    self,
+    cache: Cache,
+    known: Int[AnyArray, ' m'],
+    class_label: Float[AnyArray, 'b classes'] | None = None,
+  ) -> Context:
+    """A cache, and which of its tokens are known; they do not depend on the label.
+
+    known: which token each of the cache is; len(tokens) if it is not to be seen.
+    """
+    batch = len(cache[0][0])
+    return cache, jnp.broadcast_to(known < len(self.tokens), (batch, len(known)))
 
   def denoise(
     self,
-    cache: Cache,
-    seen: Bool[AnyArray, ' m'],
+    context: Context,
     x: Float[AnyArray, 'b *grid c'],
     ids: Int[AnyArray, ' n'],
     level: Float[AnyArray, ' b'],
     class_label: Float[AnyArray, 'b classes'] | None = None,
     augment_label: Float[AnyArray, 'b augment'] | None = None,
   ) -> Float[AnyArray, 'b *grid c']:
-    """The prediction of the tokens `ids`, all at one level, as `__call__` makes it; 0 elsewhere.
-
-    seen: the tokens of the cache that are known.
-    """
+    """The prediction of the tokens `ids`, all at one level, as `__call__` makes it; 0 elsewhere."""
+    cache, seen = context
     groups = self._of_groups(ids)
     own = groups[:, None] == groups
     together = (groups < self.elements.num_groups) & ((level > 0) & (level < 1))[:, None, None]
-    known = jnp.broadcast_to(seen, (x.shape[0], len(ids), len(seen)))
+    known = jnp.broadcast_to(seen[:, None], (x.shape[0], len(ids), seen.shape[1]))
     mask = jnp.concatenate([known, own | together], -1)
     noisy = self._gather(x, ids)
     u = self._noisy(
@@ -254,7 +267,7 @@ class GroupCausal(nn.Module):
     for i, block in enumerate(self.blocks):
       h = self._skip(i, h, skips)
       query, key, value = block.project(h, angles, modulation)
-      attended = _attend(query, [*cache[i : i + 1], (key, value)], mask)
+      attended = attend(query, [*cache[i : i + 1], (key, value)], mask)
       h = block.finish(h, attended, modulation, train)
     shift, gain = jnp.split(final, 2, axis=-1)
     rest = self.output(self.norm(h) * (1 + gain) + shift).astype(wide)
@@ -314,28 +327,3 @@ class GroupCausal(nn.Module):
     filled = np.flatnonzero(self.tokens.filled)
     groups = self.tokens.groups[filled // self.tokens.slots.shape[1]]
     return filled[np.unique(groups, return_index=True)[1]]
-
-
-def _attend(query, known, mask):
-  """Attention to several sets of keys and values; mask [b or 1, n, all keys].
-
-  The sets are joined only after they met the queries, so that a cache is not copied.
-  """
-  scale = query.shape[-1] ** -0.5
-  logits = [jnp.einsum('bhnd,bhmd->bhnm', query * scale, keys) for keys, _ in known]
-  logits = jnp.concatenate(logits, -1).astype(at_least_float32(query.dtype))
-  logits = jnp.where(mask[:, None], logits, -jnp.inf)
-  weights = nn.softmax(logits).astype(query.dtype)
-  ends = np.cumsum([keys.shape[2] for keys, _ in known])[:-1]
-  parts = jnp.split(weights, ends, axis=-1)
-  return sum(
-    jnp.einsum('bhnm,bhmd->bhnd', part, values)
-    for part, (_, values) in zip(parts, known, strict=True)
-  )
-
-
-def _rotate(x, angles):
-  """Pairs of features turned by their angles; x [b, heads, n, features]."""
-  a, b = jnp.split(x, 2, axis=-1)
-  cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
-  return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1)

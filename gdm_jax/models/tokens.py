@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -68,39 +69,66 @@ def tokens(elements: Elements, patch: int) -> Tokens:
   Raises ValueError if no token is full: then the patch is too large for every group.
   """
   *grid, channels = elements.labels.shape
-  positions = np.stack(np.indices(elements.labels.shape)[:-1], -1).reshape(-1, len(grid))
-  channel = np.arange(elements.labels.size) % channels
-  per_patch = patch ** len(grid)
+  sides = (patch,) * len(grid)
+  made = _assemble(elements, sides)
+  positions_held = made.filled.reshape(len(made), math.prod(sides), channels).any(-1)
+  if not positions_held.all(-1).any():
+    raise ValueError(f'patch = {patch}: no group holds a whole patch, {math.prod(sides)} positions')
+  return made
+
+
+@functools.lru_cache
+def cells(elements: Elements, multiple: int) -> tuple[Tokens, tuple[int, ...]]:
+  """Tokens that each hold a whole group, as an image of its own; and the sides of these images.
+
+  Positions are counted as for `tokens`. The sides are those of the largest group, at least, and
+  multiples of `multiple`. Raises ValueError for ranked coefficients, which are no image.
+  """
+  if elements.ranks is not None:
+    raise ValueError('groups of frequencies are no images')
+  extents = [_steps(positions).max(0) + 1 for positions in _positions(elements)]
+  sides = tuple(int(-(-n // multiple) * multiple) for n in np.max(extents, axis=0))
+  return _assemble(elements, sides), sides
+
+
+def _positions(elements):
+  """Those of each group's elements, [n, axes]."""
+  return [np.argwhere(elements.labels == g)[:, :-1] for g in range(elements.num_groups)]
+
+
+def _assemble(elements, sides):
+  """The tokens of patches with these sides."""
+  channels, per_patch = elements.labels.shape[-1], math.prod(sides)
   slots, groups, centres = [], [], []
-  for group in range(elements.num_groups):
+  for group, positions in enumerate(_positions(elements)):
     members = np.flatnonzero(elements.labels == group)
-    key, slot = _cut(elements, positions[members], patch)
+    key, slot = _cut(elements, positions, sides)
     _, token = np.unique(key, axis=0, return_inverse=True)
     token = token.ravel()
     table = np.full((token.max() + 1, per_patch * channels), elements.labels.size)
-    table[token, slot * channels + channel[members]] = members
+    table[token, slot * channels + members % channels] = members
     slots.append(table)
     groups.append(np.full(len(table), group))
     count = np.bincount(token)
     centres += [
-      np.stack([np.bincount(token, axis) / count for axis in positions[members].T], -1) / patch
+      np.stack([np.bincount(token, axis) / count for axis in positions.T], -1) / np.array(sides)
     ]
-  slots = np.concatenate(slots)
-  positions_held = (slots < elements.labels.size).reshape(len(slots), per_patch, channels).any(-1)
-  if not positions_held.all(-1).any():
-    raise ValueError(f'patch = {patch}: no group holds a whole patch, {per_patch} positions')
-  return Tokens(slots, np.concatenate(groups), np.concatenate(centres), elements.labels.size)
+  return Tokens(
+    *(np.concatenate(parts) for parts in (slots, groups, centres)), elements.labels.size
+  )
 
 
-def _cut(elements, positions, patch):
+def _cut(elements, positions, sides):
   """The token of each position of a group, by any key [n, ...], and its place in it, 0.."""
   if elements.ranks is not None:
     ranks = elements.ranks[tuple(positions.T)]
     nth = np.unique(ranks, return_inverse=True)[1]
-    per_patch = patch ** positions.shape[1]
-    return nth[:, None] // per_patch, nth % per_patch
+    return nth[:, None] // math.prod(sides), nth % math.prod(sides)
+  steps = _steps(positions)
+  return steps // sides, np.ravel_multi_index((steps % sides).T, sides)
+
+
+def _steps(positions):
+  """Positions of a group in steps of its own stride from its own corner."""
   steps = positions - positions.min(0)
-  strides = np.maximum(np.gcd.reduce(steps, axis=0), 1)
-  steps //= strides
-  place = np.ravel_multi_index((steps % patch).T, [patch] * positions.shape[1])
-  return steps // patch, place
+  return steps // np.maximum(np.gcd.reduce(steps, axis=0), 1)

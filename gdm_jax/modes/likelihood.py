@@ -205,7 +205,7 @@ def evaluate_autoregression(
     if source.bin_width:
       x = likelihood.dequantise(x, source.bin_width, seeds)
     z = sampling.latents(seeds, shape)
-    if system.predictor.is_groupwise:
+    if system.predictor.has_conditionals:
       diffusion = jax.tree.map(lambda ends: np.tile(ends, (len(x), 1)), schedule.of_table(table))
 
       def conditionals(x, x_t, alpha):

@@ -151,9 +151,18 @@ def overlaps(system: System) -> bool:
 def trains_all_at_once(system: System) -> bool:
   """Whether one pass trains all groups, each at a time of its own.
 
-  A groupwise network can, if what a group is shown of others is clean.
+  A network with `conditionals` can, if what a group is shown of others is clean.
   """
-  return system.predictor.is_groupwise and not overlaps(system)
+  return system.predictor.has_conditionals and not overlaps(system)
+
+
+def trains_any_next(system: System) -> bool:
+  """Whether a pass trains each group that is not known as if it came next.
+
+  A network that sees known groups alone can, if any order is as likely as another.
+  """
+  predictor, free = system.predictor, all(s.order is None for s in system.strategies.values())
+  return predictor.is_groupwise and not predictor.has_conditionals and free
 
 
 def microbatched(gradient: Callable, count: int) -> Callable:
@@ -184,7 +193,8 @@ def draw_noise(
   """What a step draws for its data: latents z, signal levels and their rates, [batch, k], and the
   schedules that these come from.
 
-  If all groups are trained at once, each is at a time of its own interval.
+  If all groups are trained at once, or all that may come next, each is at a time of its own
+  interval.
   """
   diffusion = schedule.draw(keys['order'], tuple(system.strategies.values()), len(x))
   z = jax.random.normal(keys['latent'], x.shape, x.dtype)
@@ -196,7 +206,15 @@ def draw_noise(
   t = schedule.training_times(keys['time'], len(x), low_discrepancy)
   if discrete:
     t = schedule.interval_ends(diffusion, t)
-  return z, *levels(system, diffusion, t), diffusion
+  alpha, rate = levels(system, diffusion, t)
+  if trains_any_next(system):
+    # Groups not started take the rate of the one under way, and levels of their own.
+    place = schedule.times_of_groups(keys['time'], diffusion, low_discrepancy)
+    own = schedule.coefficients(schedule.of_each_group(diffusion), place)[..., 0] * (not discrete)
+    waiting = diffusion.end < t[:, None]
+    alpha = jnp.where(waiting, own, alpha)
+    rate = jnp.where(waiting, rate.min(-1, keepdims=True), rate)
+  return z, alpha, rate, diffusion
 
 
 def levels(

@@ -1,4 +1,4 @@
-"""Small group-causal models with random parameters, of any process."""
+"""Small groupwise models with random parameters, of any process."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 from gdm_jax import conditioning
 from gdm_jax.conditioning import Predictor
-from gdm_jax.models import GroupCausal
+from gdm_jax.models import ContextUNet, GroupCausal
 from gdm_jax.process import Process
 
 
@@ -17,6 +17,18 @@ def predictor(process: Process, channels: int = 1, patch: int = 1, **options) ->
   options = {'width': 16, 'depth': 3, 'heads': 2, **options}
   network = GroupCausal(channels, elements, mix, patch=patch, **options)
   return Predictor(network, process, 'pixel' if process.basis.is_pixel else 'frequency')
+
+
+def context_predictor(process: Process, channels: int = 1, **options) -> Predictor:
+  """Two U-Nets of one resolution, four channels wide."""
+  elements = conditioning.elements(process, channels)
+  options = {
+    **{'channels': 4, 'multipliers': (1,), 'blocks': 1, 'attention': (), 'features': 3},
+    **{'denoiser_channels': 4, 'denoiser_multipliers': (1,), **options},
+  }
+  return Predictor(
+    ContextUNet(channels, elements, conditioning.mix(process.path), **options), process
+  )
 
 
 def random_params(model: Predictor, size: float = 0.3, dtype=jnp.float32) -> dict:
