@@ -59,7 +59,9 @@ def run(
       subject = _with_groups(config, network, k)
       system = build.system(subject)
       if cache and not system.predictor.is_groupwise:
-        raise ConfigError(f'model.name = {network} has no cache; group_causal has')
+        raise ConfigError(
+          f'model.name = {network} has no cache; group_causal and context_unet have'
+        )
       for batch in sorted(set(command.numbers('batches', batches))):
         key = dict(zip(KEYS, ('', network, k, steps, cache, batch), strict=True))
         row = study.cells.measure(

@@ -8,9 +8,12 @@ A rerun keeps the speeds and the models. Each model is evaluated from --repeats 
 
   ddpmpp-C-M        C channels and the multipliers M, as in ddpmpp-32-1x2x2
   group_causal-P-W  patches of P positions a side, tokens W wide, as in group_causal-4-192
+  context_unet-C-M-D-N  a context network of C and M, and a denoiser of D channels and the
+                    multipliers N, as in context_unet-32-1x2x2-32-1x2
 
-All else is the config's. Minutes are of training steps alone, without compilation. The speeds
-decide how long each is trained, so run it on an idle machine.
+All else is the config's; configs/fashion_context.py has all of context_unet's. Minutes are of
+training steps alone, without compilation. The speeds decide how long each is trained, so run it on
+an idle machine.
 """
 
 import math
@@ -95,8 +98,12 @@ def options(shape: str) -> dict[str, str]:
   elif match := re.fullmatch(r'group_causal-(\d+)-(\d+)', shape):
     heads = max(1, int(match[2]) // WIDTH_OF_HEAD)
     name, values = 'group_causal', {'patch': match[1], 'width': match[2], 'heads': str(heads)}
+  elif match := re.fullmatch(r'context_unet-(\d+)-(\d+(?:x\d+)*)-(\d+)-(\d+(?:x\d+)*)', shape):
+    name = 'context_unet'
+    keys = 'channels', 'multipliers', 'denoiser_channels', 'denoiser_multipliers'
+    values = {key: part.replace('x', ',') for key, part in zip(keys, match.groups(), strict=True)}
   else:
-    known = 'ddpmpp-32-1x2x2 and group_causal-4-192'
+    known = 'ddpmpp-32-1x2x2, group_causal-4-192 and context_unet-32-1x2x2-32-1x2'
     raise ConfigError(f'--shapes: {shape!r} is no shape; these are: {known}')
   return {'model.name': name, **{f'model.{name}.{key}': v for key, v in values.items()}}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import digits, digits_causal
+from configs import digits, digits_causal, digits_context
 from gdm_jax.config import without_effect
 from gdm_jax.models import NETWORKS, GroupCausal
 
@@ -20,6 +20,9 @@ from gdm_jax.models import NETWORKS, GroupCausal
     (digits, 'train', 'machine.remat', None),
     (digits_causal, 'train', 'machine.remat', 'model.name = group_causal'),
     (digits_causal, 'train', 'sampling.cache', None),
+    (digits_context, 'train', 'sampling.cache', None),
+    (digits_context, 'train', 'machine.remat', None),
+    (digits_context, 'train', 'model.ddpmpp.channels', 'model.name = context_unet'),
     (digits_causal, 'train', 'model.group_causal.width', None),
   ],
 )

@@ -55,6 +55,7 @@ OPTIONS = {
   },
   'frequency': {'basis.name': 'cosine', 'model.space': 'frequency'},
   'mlp': {'model.name': 'mlp'},
+  'context-unet': {'model.name': 'context_unet', 'model.classes': 10, 'data.augment': 0.12},
   'group-causal': {'model.name': 'group_causal', 'model.classes': 10},
 }
 """Every option of a training step is in one of them."""
@@ -76,6 +77,7 @@ def tiny(options):
   config = digits.get_config()
   config.model.ddpmpp.update(channels=8, multipliers=(1,))
   config.model.group_causal.update(width=16, depth=1)
+  config.model.context_unet.update(channels=8, multipliers=(1,), blocks=1, denoiser_channels=8)
   config.train.batch = BATCH
   config.sampling.steps = (8,)
   config.update_from_flattened_dict(options)
@@ -167,8 +169,9 @@ def test_likelihoods(probes):
 
 
 @pytest.mark.parametrize('solver', ['midpoint', 'adams_bashforth2'])
-def test_generation_with_cached_groups(solver):
-  config, system, params = parts('group-causal')
+@pytest.mark.parametrize('network', ['group-causal', 'context-unet'])
+def test_generation_with_cached_groups(network, solver):
+  config, system, params = parts(network)
   walks = CachedWalks(system, SOLVERS[solver], sharding.mesh(), 1.0)
   plan = walks.plan(build.sampling_table(config, system), 2)
 

@@ -11,10 +11,11 @@ from gdm_jax.models.layers import at_least_float32
 from gdm_jax.typing import AnyArray
 
 Heads = Float[AnyArray, 'b heads m features']
+Keys = Float[AnyArray, 'b heads _ features']
 
 
 def attend(
-  query: Heads, known: Sequence[tuple[Heads, Heads]], mask: Bool[AnyArray, 'b n keys']
+  query: Heads, known: Sequence[tuple[Keys, Keys]], mask: Bool[AnyArray, '#b m keys']
 ) -> Heads:
   """Attention to several sets of keys and values; mask: which of all keys each query sees.
 

@@ -76,6 +76,9 @@ class Inputs(NamedTuple):
   def along(self, network: str, name: str) -> tuple[int, tuple[int, ...]] | None:
     """The axis of a parameter along which inputs lie, and how many of each; None: it has none."""
     labels = self.classes, self.levels, self.augment
+    if network == 'context_unet':  # of two DDPM++
+      name = name.partition('/')[2]
+      network = 'ddpmpp' if name.startswith('map_') else ''
     if network == 'ddpmpp' and name.startswith('enc_') and name.endswith('_conv/kernel'):
       return 2, (self.channels, self.maps)
     return {
@@ -111,7 +114,7 @@ def parameters(config: ConfigDict, system: System, mesh: Mesh) -> dict:
       fitted[name] = found.astype(value.dtype)
       if old[name].shape != value.shape:
         widened.append(f'{name} {old[name].shape} to {value.shape}')
-    elif name in LABELS:
+    elif name.endswith(LABELS):
       fitted[name] = np.zeros_like(value)
       widened.append(f'{name} from none')
     else:
@@ -152,7 +155,7 @@ def _fit(network, name, old, shape, before, now) -> Array | None:
     or any(a > b for a, b in zip(place[1], sizes, strict=True))
   ):
     return None
-  if name == 'map_label/kernel':
+  if name.endswith('map_label/kernel'):
     # The network multiplies one-hot labels by the root of their number.
     old = old * math.sqrt(sum(place[1]) / sum(sizes))
   ends = np.cumsum(place[1])[:-1]

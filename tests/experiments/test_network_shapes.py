@@ -49,7 +49,9 @@ def test_a_network_that_cannot_be_is_refused_before_any_is_timed(tmp_path, monke
   assert not (tmp_path / 'speeds.csv').exists()
 
 
-@pytest.mark.parametrize('shape', ['unet', 'ddpmpp-32', 'ddpmpp-32-1x', 'group_causal-4-192-1'])
+@pytest.mark.parametrize(
+  'shape', ['unet', 'ddpmpp-32', 'ddpmpp-32-1x', 'group_causal-4-192-1', 'context_unet-32-1x2']
+)
 def test_what_is_no_shape_is_refused(shape):
   with pytest.raises(ConfigError, match=f"'{shape}' is no shape"):
     network_shapes.options(shape)

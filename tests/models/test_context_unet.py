@@ -15,7 +15,7 @@ from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import step as training_step
 from tests.support import causal, gaussian
 
-STEPS, BATCH = 300, 128
+STEPS, BATCH = 150, 128
 
 
 def pixels(groups):

@@ -19,6 +19,11 @@ from tests.support.golden_weights import weight
 NETWORKS = {
   'ddpmpp': (),
   'mlp': ('--config.model.name=mlp', *runs.TINY_MLP),
+  'context_unet': (
+    *('--config.model.name=context_unet', '--config.model.context_unet.channels=8'),
+    *('--config.model.context_unet.multipliers=1', '--config.model.context_unet.blocks=1'),
+    '--config.model.context_unet.denoiser_channels=8',
+  ),
   'group_causal': ('--config.model.name=group_causal', '--config.model.group_causal.width=8'),
 }
 
