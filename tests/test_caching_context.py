@@ -12,6 +12,7 @@ from tests.support import causal
 pytestmark = pytest.mark.usefixtures('float64')
 
 GROUPINGS = {
+  'whole': grouping.whole((2, 4)),
   'blocks': grouping.blocks((4, 6), (2, 2)),
   'rows of unequal height': grouping.rows((5, 4), 3),
   'lattices': grouping.cascade((4, 4), 2),

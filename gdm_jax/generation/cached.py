@@ -22,10 +22,12 @@ Labels = Int[AnyArray, ' batch']
 def can_cache(system: System, solver: Solver) -> bool:
   """Whether the network keeps known groups as context, and the solver leaves them alone.
 
-  With one group there is nothing to keep, and a solver that `caching` refuses needs whole examples.
+  With one group there is nothing to keep but for a network that computes more than its cache once,
+  and a solver that `caching` refuses needs whole examples.
   """
-  several = system.process.grouping.num_groups > 1
-  return system.predictor.is_groupwise and several and not solver.first_evaluations
+  predictor = system.predictor
+  keeps = system.process.grouping.num_groups > 1 or not predictor.has_conditionals
+  return predictor.is_groupwise and keeps and not solver.first_evaluations
 
 
 class CachedWalks:
