@@ -129,8 +129,11 @@ def _cached_flops(config, system, table):
     model = system.predictor.bind_cached(params)
     return walk.start(plan.segments[0].rows[0], y), caching.full(model, plan, y)
 
+  def context(params, cache):
+    return system.predictor.bind_cached(params).context(cache, plan.ids)
+
   state, cache = jax.eval_shape(begin, params, y)
-  total = 0
+  once, total = flops.count(context, params, cache), 0
   for segment in plan.segments:
     counts = []
     for keeps in (False, True):
@@ -142,8 +145,8 @@ def _cached_flops(config, system, table):
 
       counts.append(flops.count(forward, params, state, cache))
     intervals, rows, _ = segment.rows.shape
-    step, encoding = counts[0], counts[1] - counts[0]
-    total += intervals * ((rows - 1) * step + segment.keeps * encoding)
+    step, encoding = counts[0] - once, counts[1] - counts[0]
+    total += intervals * (once + (rows - 1) * step + segment.keeps * encoding)
   return total
 
 

@@ -192,17 +192,23 @@ class Cached(NamedTuple):
     """The cache of clean tokens; leaves are [batch, heads, n, features]."""
     return self._apply('encode', x, ids)
 
-  def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
-    """`predict(x_t, alpha)` for the tokens `ids`, which move together; 0 for all others.
+  def context(self, cache: PyTree, known: Int[AnyArray, ' m']) -> PyTree:
+    """What the steps of a group need of the cache; twice as many examples if guided.
 
-    known: which token each of the cache is; the number of all tokens if it is not known. What
-    depends on these alone is computed here, once.
+    known: which token each of the cache is; the number of all tokens if it is not known.
     """
     labels = self.label
     if np.any(np.asarray(self.guidance) != 1):
       labels = sampling.guided_labels(labels)
       cache = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), cache)
-    context = self._apply('context', cache, known, self.predictor._class_label(labels))
+    return self._apply('context', cache, known, self.predictor._class_label(labels))
+
+  def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
+    """`predict(x_t, alpha)` for the tokens `ids`, which move together; 0 for all others.
+
+    known: as for `context`, which is computed here, once.
+    """
+    context = self.context(cache, known)
 
     def predict(x_t, alpha, label):
       level = jnp.take(alpha, jnp.take(jnp.asarray(self.groups), ids[0]), axis=1)

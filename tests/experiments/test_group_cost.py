@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from configs import digits_context
 from experiments import group_cost, held_out_likelihood
 from experiments.lib import command
+from gdm_jax import build
 from gdm_jax.runtime.errors import ConfigError
 from tests.support import experiments
 
@@ -50,6 +52,22 @@ def test_costs_of_every_network_and_a_trained_model(causal, tmp_path, monkeypatc
   monkeypatch.setattr(group_cost, 'cost', None)
   assert start() == rows
   experiments.check_report(tmp_path / 'run' / 'group_cost', 'k = 4 costs', 'FD (pixels)')
+
+
+def test_flops_of_a_context_network_are_counted_once_a_group():
+  config = digits_context.get_config()
+  config.model.context_unet.update(channels=64, denoiser_channels=8)
+  config.model.context_unet.update(multipliers=(1,), denoiser_multipliers=(1,))
+  system = build.system(config)
+
+  def cached(steps):
+    config.sampling.steps = (4 * steps,)
+    table = np.asarray(build.sampling_table(config, system))
+    return group_cost._cached_flops(config, system, table)
+
+  two, three = map(cached, (2, 3))
+  step = three - two  # of each group
+  assert two - 2 * step > 4 * step
 
 
 def test_bits_of_held_out_examples_along_orders(causal, tmp_path, monkeypatch, capsys):
