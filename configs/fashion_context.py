@@ -1,6 +1,11 @@
 """Fashion-MNIST with labels, 2 x 2 blocks in random order, by a context network and a denoiser.
 
-python -m gdm_jax.main --config=configs/fashion_context.py
+  python -m gdm_jax.main --config=configs/fashion_context.py
+
+36 minutes on two cores (32 images/s, AMD EPYC with AVX2; `fashion` 60 there); it has not been
+trained to the end. A prototype had FD (classifier) 22.9 after half as many images (docs/choose.md).
+Four blocks are generated in 98 ms an image with 16 steps each, and by `fashion` in 229 ms
+(docs/group_causal.md).
 """
 
 from configs import fashion
@@ -13,4 +18,5 @@ def get_config():
     channels=32, multipliers=(1, 2, 2), blocks=1, attention=(), features=32, dropout=0.1
   )
   config.model.context_unet.update(denoiser_channels=32, denoiser_multipliers=(1, 2))
+  config.train.update(duration=70_000, anneal=70_000)
   return config
