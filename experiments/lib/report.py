@@ -76,9 +76,16 @@ def write_html(
     command=f'python -m experiments.{pathlib.Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}',
     settings=_shared(rows),
     versions=', '.join([devices, *packages]),
-    config=config.to_json(indent=2),
+    config=_portable(config).to_json(indent=2),
   )
   file.write_text(page + '\n')
+
+
+def _portable(config):
+  """Without the place of a model on this machine."""
+  config = config.copy_and_resolve_references()
+  config.checkpoint.model = pathlib.Path(config.checkpoint.model).name
+  return config
 
 
 def _shared(rows):

@@ -2,14 +2,16 @@
 
 import csv
 import json
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import fitted_places, quality_against_evaluations, step_allocation, toy_2d
-from experiments.lib import command, study
+from experiments.lib import command, report, study
 from gdm_jax import main
 from gdm_jax.data.arrays import Mixture
 from tests.support import runs
@@ -122,6 +124,10 @@ def test_a_model_of_the_package_stands_in_for_a_workdir(tmp_path, monkeypatch):
   assert config.data.name == 'digits'
   assert workdir == tmp_path
   assert study.Model(config, workdir, workdir).checkpoint.step > 1000
+  # Its report does not say where on this machine the package is.
+  page, rows = tmp_path / 'report.html', pd.DataFrame([{'distance': 1}])
+  report.write_html(page, 'Looks.', {'distance': [1]}, [], [], rows, config)
+  assert str(pathlib.Path(config.checkpoint.model).parent) not in page.read_text()
 
 
 def test_toy_trains_draws_and_maps_the_density(tmp_path, monkeypatch, capsys):
