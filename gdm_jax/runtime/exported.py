@@ -45,6 +45,13 @@ DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs' / 'default.py'
 
 NEWER = {
   'machine': {'all_reduce': 'auto'},
+  'model': {
+    'context_unet': {
+      **{'channels': 128, 'multipliers': (2, 2, 2), 'blocks': 4, 'attention': (16,)},
+      **{'features': 64, 'denoiser_channels': 64, 'denoiser_multipliers': (1, 2)},
+      **{'denoiser_blocks': 1, 'dropout': 0.13},
+    }
+  },
   'sampling': {'latents': '', 'ranks': '', 'rho': 1.0},
 }
 """Keys that earlier exports and folders of samples lack, and what they stand for there."""
