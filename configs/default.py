@@ -61,7 +61,7 @@ def _set_trained(config):
 
   model = config.model = ConfigDict()
   # Of gdm_jax.models: ddpmpp for images, mlp for points; or group_causal and, for images,
-  # context_unet, whose cost of generation does not grow with the number of groups.
+  # context_unet, whose cost of generation grows little, or not, with the number of groups.
   model.name = 'ddpmpp'
   model.dtype = 'float32'  # of the computation: float32 or bfloat16; parameters are float32
   model.precision = 'float32'  # of float32 products; cheaper: tensorfloat32 (GPUs), bfloat16 (TPUs)

@@ -100,8 +100,11 @@ def _check_moving_together(config, strategies):
     return
   for name, strategy in strategies.items():
     k, cells = strategy.num_groups, len(strategy.indices)
-    why = 'has intervals that overlap' if strategy.overlaps else f'has {k} groups in {cells} parts'
-    if strategy.overlaps or k < cells:
+    # Groups that share their whole interval do not count as overlapping elsewhere.
+    shared = len(np.unique(strategy.schedule(range(k)).start)) < k
+    overlap = strategy.overlaps or shared
+    why = 'has intervals that overlap' if overlap else f'has {k} groups in {cells} parts'
+    if overlap or k < cells:
       raise ConfigError(
         f'model.name = {config.model.name!r} sees one part of the common refinement that moves at '
         f'a time, and strategies.{name} {why}; group_causal and ddpmpp take it'

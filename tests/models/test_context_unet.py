@@ -235,6 +235,7 @@ def test_it_learns_the_conditionals_of_a_gaussian():
   ('changes', 'message'),
   [
     ({'strategies.main.overlap': 0.5}, 'strategies.main has intervals that overlap'),
+    ({'strategies.main.overlap': 1.0}, 'strategies.main has intervals that overlap'),
     (
       {'strategies.halves': {'grouping': 'rows', 'groups': (2,)}},
       'strategies.halves has 2 groups in 4 parts; group_causal and ddpmpp take it',
