@@ -4,9 +4,10 @@ The first, the context network, is shown the groups that are known and which the
 and leaves features at every position. The second, the denoiser, works on one group as on an image
 of its own: its noisy values, its level and the features there. So a step costs what the denoiser
 costs on a group's cell, k groups cost k evaluations of the context network and, if cells tile the
-image, as much of the denoiser as one group does, and groups not yet started influence nothing (Proposition 3.3 of GDM, for any
-parameters). Masked autoregression with a diffusion head is alike (Li et al. 2024, "Autoregressive
-image generation without vector quantization"); there the head draws each token by itself.
+image, as much of the denoiser as one group does, and groups not yet started influence nothing
+(Proposition 3.3 of GDM, for any parameters). Masked autoregression with a diffusion head is alike
+(Li et al. 2024, "Autoregressive image generation without vector quantization"); there the head
+draws each token by itself.
 """
 
 from collections.abc import Callable
