@@ -34,7 +34,7 @@ class Model(Protocol):
   groups: Int[np.ndarray, ' T']
 
   def encode(self, x: Data, ids: Int[AnyArray, ' n']) -> PyTree:
-    """The cache of clean tokens; leaves are [batch, heads, n, features]."""
+    """The cache of clean tokens; leaves are [batch, heads, n, features], n of them along axis 2."""
 
   def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
     """`predict(x_t, alpha)` for tokens that move together, given those of the cache that are known;

@@ -189,7 +189,7 @@ class Cached(NamedTuple):
     return self.predictor.network.tokens.groups
 
   def encode(self, x: Data, ids: Int[AnyArray, ' n']) -> PyTree:
-    """The cache of clean tokens; leaves are [batch, heads, n, features]."""
+    """The cache of clean tokens; leaves are [batch, heads, n, features], n of them along axis 2."""
     return self._apply('encode', x, ids)
 
   def context(self, cache: PyTree, known: Int[AnyArray, ' m']) -> PyTree:
@@ -206,7 +206,7 @@ class Cached(NamedTuple):
   def predict(self, cache: PyTree, known: Int[AnyArray, ' m'], ids: Int[AnyArray, ' n']) -> Predict:
     """`predict(x_t, alpha)` for the tokens `ids`, which move together; 0 for all others.
 
-    known: as for `context`, which is computed here, once.
+    known: as for `context`, which is computed here, not at every step.
     """
     context = self.context(cache, known)
 

@@ -79,18 +79,18 @@ def check(config: ConfigDict):
   """Raises ConfigError for a wrong range or choice that no builder would notice."""
   # Types, ranges and choices of single keys.
   _check_numbers(config)
-  for key in _used(config, POSITIVE + NON_NEGATIVE):
+  for key in POSITIVE + NON_NEGATIVE:
     value = get(config, key)
     if not (value > 0 or (value == 0 and key in NON_NEGATIVE)) or value == float('inf'):
       raise ConfigError(f'{key} = {value} must be positive' + ' or 0' * (key in NON_NEGATIVE))
   for key in SEEDS:
     if not get(config, key) < 2**32:
       raise ConfigError(f'{key} = {get(config, key)} must be below 2**32')
-  for key in _used(config, POSITIVE_INTEGERS):
+  for key in POSITIVE_INTEGERS:
     value = get(config, key)
     if not all(isinstance(n, int) and n > 0 for n in value) or not (value or key in MAYBE_EMPTY):
       raise ConfigError(f'{key} = {value} must be positive whole numbers')
-  for key in _used(config, PROBABILITIES):
+  for key in PROBABILITIES:
     if not get(config, key) < 1:
       raise ConfigError(f'{key} = {get(config, key)} must be below 1')
   for key in ('log.grid', 'export.grid'):
@@ -117,12 +117,6 @@ def check(config: ConfigDict):
       f'train.anneal = {config.train.anneal} leaves nothing to learn at the end of train.duration '
       f'= {config.train.duration}: must be 0 or at least that'
     )
-
-
-def _used(config, keys):
-  """Without the options of other networks, whose sections a config may lack."""
-  others = tuple(f'model.{name}.' for name in NETWORKS if name != config.model.name)
-  return [key for key in keys if not key.startswith(others)]
 
 
 def _check_numbers(config, prefix=''):

@@ -22,8 +22,8 @@ Labels = Int[AnyArray, ' batch']
 def can_cache(system: System, solver: Solver) -> bool:
   """Whether the network keeps known groups as context, and the solver leaves them alone.
 
-  With one group there is nothing to keep but for a network that computes more than its cache once,
-  and a solver that `caching` refuses needs whole examples.
+  With one group there is nothing to keep, unless the network computes its context once a group. A
+  solver that `caching` refuses needs whole examples.
   """
   predictor = system.predictor
   keeps = system.process.grouping.num_groups > 1 or not predictor.has_conditionals

@@ -72,8 +72,11 @@ class GroupwiseNetwork(Network, Protocol):
 
 @runtime_checkable
 class ConditionalsNetwork(GroupwiseNetwork, Protocol):
-  """A groupwise network one pass of which trains all groups, each with a context of its own. Others
-  are trained with one context an example, and see no groups that are under way with another."""
+  """A groupwise network that trains all groups in one pass, each with a context of its own.
+
+  Other groupwise networks train with one context an example, and a group under way never sees
+  another that is under way.
+  """
 
   def conditionals(self, *args: Any, **kwargs: Any) -> Array:
     """The predictions of all groups in one pass, each with its own level and context."""

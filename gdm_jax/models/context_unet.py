@@ -104,7 +104,8 @@ class ContextUNet(nn.Module):
     """The prediction at any signal levels, which are the last channels of x.
 
     Groups at level 1 are known, and returned as they are, which is the best prediction of them.
-    Every other is predicted from these and from itself. noise_label: without effect.
+    Every other is predicted from these and from itself. The denoiser runs on all k groups, so a
+    batch is k batches to it. noise_label: without effect.
     """
     x, levels = x[..., : self.out_channels], x[..., self.out_channels :]
     levels = jnp.broadcast_to(levels, x.shape)

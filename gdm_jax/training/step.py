@@ -157,7 +157,7 @@ def trains_all_at_once(system: System) -> bool:
 
 
 def trains_any_next(system: System) -> bool:
-  """Whether a pass trains each group that is not known as if it came next.
+  """Whether a pass trains each group that is not known as if it came next, at a level of its own.
 
   A network that sees known groups alone can, if any order is as likely as another.
   """
