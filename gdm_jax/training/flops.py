@@ -49,4 +49,4 @@ def count(function: Callable, *args: Any) -> float:
     raise ConfigError(f"FLOPs are counted by jax's CPU, add it to JAX_PLATFORMS: {error}") from None
   with jax.default_device(cpu):
     lowered = jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',))
-    return lowered.cost_analysis()['flops']
+    return lowered.cost_analysis().get('flops', 0.0)  # absent if nothing is computed
