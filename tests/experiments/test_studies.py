@@ -319,12 +319,14 @@ def test_text_escapes_and_aligns(tmp_path):
   assert report.to_text(table) == 'a    long name\n<b>  1\nx    22'
   file = tmp_path / 'report.html'
   rows = pd.DataFrame({'a': ['1', '1'], 'b': ['<', '>']})
-  report.write_html(file, 'T & t\n\nabout', table, ['1 < 2'], [], rows, ConfigDict({'key': '<'}))
+  config = ConfigDict({'checkpoint': {'model': '/a/machine/<'}})
+  report.write_html(file, 'T & t\n\nabout', table, ['1 < 2'], [], rows, config)
   page = file.read_text()
   for escaped in ('<td>&lt;b&gt;</td>', '<h1>T &amp; t</h1>', '<p>1 &lt; 2</p>', '&#34;&lt;&#34;'):
     assert escaped in page
   assert '<td>a</td><td>1</td>' in page
   assert '<td>b</td>' not in page  # not shared
+  assert '/a/machine' not in page  # of a model its name alone
 
 
 def test_help_lists_the_flags_of_an_experiment(monkeypatch, capsys):

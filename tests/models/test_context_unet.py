@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from configs import digits_context
 from gdm_jax import basis, build, caching, grouping, losses, path, sampling, schedule
@@ -98,7 +99,7 @@ def convolutions(jaxpr, loops=0):
   found = collections.Counter()
   for equation in jaxpr.eqns:
     found[loops] += equation.primitive.name == 'conv_general_dilated'
-    for inner in jax.core.jaxprs_in_params(equation.params):
+    for inner in jaxprs_in_params(equation.params):
       found += convolutions(inner, loops + (equation.primitive.name in ('scan', 'while')))
   return found
 
