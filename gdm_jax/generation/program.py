@@ -4,6 +4,8 @@ Another order, another number of steps, completion and encoding are other tables
 serves all of them (`sampling`).
 """
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,5 +52,18 @@ def export_sampler(
   table = jax.ShapeDtypeStruct((rows, process.grouping.num_groups), jnp.float32)
   z = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
   labels = [jax.ShapeDtypeStruct((batch,), jnp.int32)] * labelled
-  exported = export.export(jax.jit(sampler), platforms=PLATFORMS)(tensors, table, z, *labels)
+  with _file_names_alone():
+    exported = export.export(jax.jit(sampler), platforms=PLATFORMS)(tensors, table, z, *labels)
   return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _file_names_alone():
+  """Source locations of programs have no folders, which are those of this machine."""
+  key = 'jax_hlo_source_file_canonicalization_regex'
+  before = jax.config.values[key]
+  jax.config.update(key, '.*/')
+  try:
+    yield
+  finally:
+    jax.config.update(key, before)

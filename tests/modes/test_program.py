@@ -1,9 +1,13 @@
 """sampler.stablehlo: one program for every table and batch, where this package is not installed."""
 
+import re
+
 import jax
 import numpy as np
+import pytest
 
 from gdm_jax import build, sampling
+from gdm_jax.runtime import exported
 from tests.support import runs
 from tests.support.exports import config_and_parameters, export
 
@@ -57,6 +61,11 @@ def tables(workdir, steps, order, *overrides):
   return np.asarray(build.sampling_table(config, system))
 
 
+def folders_of_sources(program):
+  """Of Python files that a serialised program names."""
+  return re.findall(rb'[^\x00]*/[^\x00/]*\.py', program)
+
+
 def test_one_program_is_every_order_batch_and_number_of_steps(trained, tmp_path):
   folder = export(trained, tmp_path / 'model', '--config.export.grid=0')
   rng, cases = np.random.default_rng(0), []
@@ -68,6 +77,9 @@ def test_one_program_is_every_order_batch_and_number_of_steps(trained, tmp_path)
         z = rng.normal(size=(batch, 8, 8, 1)).astype(np.float32)
         cases += [(table, z, None), (table[::-1], z, None)]  # to data, and to latents
   assert_the_program_is_the_library(trained, folder, cases, tmp_path)
+  program = (folder / exported.PROGRAM).read_bytes()
+  assert b'sampling.py' in program
+  assert folders_of_sources(program) == []
 
 
 def test_the_program_of_a_labelled_model_takes_labels(labelled, tmp_path):
@@ -78,3 +90,8 @@ def test_the_program_of_a_labelled_model_takes_labels(labelled, tmp_path):
   cases = [(table, z, np.array(labels, np.int32)) for labels in ([3, -1], [4, 4])]
   assert_the_program_is_the_library(labelled, folder, cases, tmp_path, classes)
   assert not (folder / 'grid.png').exists()
+
+
+@pytest.mark.parametrize('model', sorted(path.name for path in exported.MODELS.iterdir()))
+def test_the_programs_of_the_package_name_no_folder_of_this_machine(model):
+  assert folders_of_sources((exported.MODELS / model / exported.PROGRAM).read_bytes()) == []
