@@ -118,10 +118,7 @@ def measure(
 def seconds_an_image(model: Model, config: ConfigDict) -> float:
   """Of the second batch: the first compiles."""
   c, table = config.sampling, build.sampling_table(config, model.system)
-  guidance = build.sampling_guidance(config, model.system)
-  generator = Generator(
-    model.system, config.data.shape, build.solver(config), model.mesh, guidance, c.cache
-  )
+  generator = Generator.from_config(config, model.system, model.mesh)
   seeds = np.arange(c.batch)
   labels = build.sampling_labels(config, seeds)
   for _ in range(2):

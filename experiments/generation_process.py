@@ -124,9 +124,8 @@ def intermediate_images(model: Model, count: int) -> tuple[Points, Points]:
   seeds = np.arange(count, dtype=np.uint32)
   labels = build.sampling_labels(model.config, seeds)
   table = build.sampling_table(model.config, model.system)
-  solver = build.solver(model.config)
   guidance = build.sampling_guidance(model.config, model.system)
-  generator = Generator(model.system, model.config.data.shape, solver, model.mesh, guidance)
+  generator = Generator.from_config(model.config, model.system, model.mesh)
 
   @jax.jit
   def expect(params, x, level):

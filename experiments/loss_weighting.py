@@ -12,16 +12,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments.lib import command
-from experiments.lib.study import (
-  Study,
-  distances_as_text,
-  spread_caption,
-  statistics,
-  train_variants,
-  variant,
-)
-from gdm_jax import figures
+from experiments.lib import command, variants
+from experiments.lib.study import Study
 
 WEIGHTINGS = ('unweighted', 'velocity', 'active')
 
@@ -30,44 +22,22 @@ def run(
   config, workdir: pathlib.Path, arguments: Sequence[str], *, seeds: int = 3, repeats: int = 3
 ):
   """Trains models on each weighting from several seeds."""
-  variants = {w: [f'--config.train.weighting={w}'] for w in WEIGHTINGS}
   command.refuse(arguments, 'train.weighting', 'seed')
-  folders = train_variants(workdir, arguments, variants, config.seed, seeds)
+  overrides = {w: [f'--config.train.weighting={w}'] for w in WEIGHTINGS}
+  folders = variants.train_all(workdir, arguments, overrides, config.seed, seeds)
   study, rows = Study('loss_weighting', workdir, judge=config.evaluation.features), []
   for model in study.models(config, folders):
     rows += study.measure(model, repeats)
   rows = pd.DataFrame(rows)
   picture = study.folder / 'figure.png'
-  draw(picture, rows)
+  variants.draw(picture, rows)
   study.publish(__doc__, *summarise(rows), [picture], rows, model.config)
 
 
 def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
   """The table and the findings."""
-  rows = rows.assign(weighting=variant(rows))
-  metric, summary = rows['metric'].iloc[0], statistics(rows, 'weighting')
-  texts = rows.groupby('weighting', sort=False)[['distance']].apply(distances_as_text)
-  table = pd.DataFrame(
-    {
-      'weighting': summary.index,
-      metric: summary['text'].to_numpy(),
-      'kernel distance': summary['kernel'].to_numpy(),
-      'of': texts.to_numpy(),
-    }
-  )
-  ranking = summary.sort_values('mean', kind='stable').index
-  return table, [
-    f'From low to high {metric}: {", ".join(ranking)}.',
-    spread_caption(rows[rows['weighting'] == rows['weighting'].iloc[0]]),
-  ]
-
-
-def draw(file: pathlib.Path, rows: pd.DataFrame):
-  """A bar for each weighting."""
-  summary, metric = statistics(rows.assign(w=variant(rows)), 'w'), rows['metric'].iloc[0]
-  figures.plot_bars(
-    file, list(summary.index), list(summary['mean']), list(summary['deviation']), ylabel=metric
-  )
+  table = variants.table(rows, 'weighting')
+  return table, [variants.ranking(rows), variants.caption(rows)]
 
 
 if __name__ == '__main__':

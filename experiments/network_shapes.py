@@ -25,15 +25,8 @@ import jax
 import pandas as pd
 
 from experiments.benchmarks import throughput
-from experiments.lib import command
-from experiments.lib.study import (
-  Study,
-  distances_as_text,
-  spread_caption,
-  statistics,
-  train_variants,
-  variant,
-)
+from experiments.lib import command, variants
+from experiments.lib.study import Study
 from gdm_jax import build, figures, main
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.runtime import console, sharding
@@ -65,18 +58,18 @@ def run(
   command.refuse(arguments, *keys, 'train.duration', 'train.anneal', 'seed')
   if not 0 < minutes < math.inf:
     raise ConfigError(f'--minutes={minutes} must be a positive number')
-  variants = {
+  overrides = {
     shape: [f'--config.{key}={value}' for key, value in network.items()]
     for shape, network in networks.items()
   }
-  configs = {s: main.parse(['', *arguments, *v]).config for s, v in variants.items()}
+  configs = {s: main.parse(['', *arguments, *keys]).config for s, keys in overrides.items()}
   systems = {shape: build.system(c) for shape, c in configs.items()}  # before minutes are spent
   speeds = Cells(workdir / 'speeds.csv', ('shape',), ('images_per_second', 'device'))
   for shape, c in configs.items():
     row = speeds.measure({'shape': shape}, lambda s=shape, c=c: speed(c, systems[s]))
     images = round(60 * minutes * float(row['images_per_second']))
-    variants[shape] += [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
-  folders = train_variants(workdir, arguments, variants, config.seed, seeds)
+    overrides[shape] += [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
+  folders = variants.train_all(workdir, arguments, overrides, config.seed, seeds)
 
   study = Study('network_shapes', workdir, judge=config.evaluation.features)
   rows, lines = [], {}
@@ -121,23 +114,10 @@ def speed(config, system: build.System) -> dict:
 
 def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
   """The table and the findings."""
-  rows = rows.assign(shape=variant(rows))
-  metric, summary = rows['metric'].iloc[0], statistics(rows, 'shape')
-  shapes = rows.groupby('shape', sort=False)
-  table = pd.DataFrame(
-    {
-      'network': summary.index,
-      'images trained': shapes['trained_images'].first().to_numpy(),
-      metric: summary['text'].to_numpy(),
-      'kernel distance': summary['kernel'].to_numpy(),
-      'of': shapes[['distance']].apply(distances_as_text).to_numpy(),
-    }
-  )
-  ranking = summary.sort_values('mean', kind='stable').index
-  return table, [
-    f'From low to high {metric}: {", ".join(ranking)}.',
-    spread_caption(rows[rows['shape'] == rows['shape'].iloc[0]]),
-  ]
+  table = variants.table(rows, 'network')
+  images = rows.groupby(variants.names(rows), sort=False)['trained_images'].first()
+  table.insert(1, 'images trained', images.to_numpy())
+  return table, [variants.ranking(rows), variants.caption(rows)]
 
 
 if __name__ == '__main__':

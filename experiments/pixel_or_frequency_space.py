@@ -14,15 +14,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments.lib import command
-from experiments.lib.study import (
-  Study,
-  distances_as_text,
-  spread_caption,
-  statistics,
-  train_variants,
-  variant,
-)
+from experiments.lib import command, variants
+from experiments.lib.study import Study
 from gdm_jax import figures
 from gdm_jax.basis import BASES
 from gdm_jax.runtime.errors import ConfigError
@@ -42,13 +35,13 @@ def run(
 ):
   """Trains models of all kinds from several seeds. Raises ConfigError on the pixel basis."""
   command.refuse(arguments, 'basis.name', 'model.space', 'seed')
-  variants = {}
+  overrides = {}
   for basis, space in itertools.product(bases.split(','), SPACES):
     if basis not in BASES or basis == 'pixel':
       raise ConfigError(f'--bases={bases}: {basis!r} is no frequency basis')
-    overrides = f'--config.basis.name={basis}', f'--config.model.space={space}'
-    variants[f'{basis}-{space}'] = overrides
-  folders = train_variants(workdir, arguments, variants, config.seed, seeds)
+    keys = f'--config.basis.name={basis}', f'--config.model.space={space}'
+    overrides[f'{basis}-{space}'] = keys
+  folders = variants.train_all(workdir, arguments, overrides, config.seed, seeds)
 
   study = Study('pixel_or_frequency_space', workdir, judge=config.evaluation.features)
   rows, lines = [], {}
@@ -59,39 +52,22 @@ def run(
   rows = pd.DataFrame(rows)
   pictures = [study.folder / f'{name}.png' for name in ('figure', 'distance')]
   figures.sheet(pictures[0], list(lines.items()))
-  draw(pictures[1], rows)
+  variants.draw(pictures[1], rows)
   study.publish(__doc__, *summarise(rows), pictures, rows, model.config)
 
 
 def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
   """The table and the findings."""
-  rows = rows.assign(kind=variant(rows))
-  metric, summary = rows['metric'].iloc[0], statistics(rows, 'kind')
-  texts = rows.groupby('kind', sort=False)[['distance']].apply(distances_as_text)
-  kinds = summary.index.str.split('-')
-  table = pd.DataFrame(
-    {
-      'basis': kinds.str[0],
-      'network in': kinds.str[1] + ' space',
-      metric: summary['text'].to_numpy(),
-      'kernel distance': summary['kernel'].to_numpy(),
-      'of': texts.to_numpy(),
-    }
-  )
+  table, summary = variants.table(rows, 'basis'), variants.summary(rows)
+  metric, kinds = rows['metric'].iloc[0], summary.index.str.split('-')
+  table['basis'] = kinds.str[0]
+  table.insert(1, 'network in', kinds.str[1] + ' space')
   findings = [
     f'In the {basis} basis {metric} is lower with the network in '
     f'{group["mean"].idxmin().split("-")[1]} space; in the paper that is pixel space.'
     for basis, group in summary.groupby(kinds.str[0], sort=False)
   ]
-  return table, [*findings, spread_caption(rows[rows['kind'] == rows['kind'].iloc[0]])]
-
-
-def draw(file: pathlib.Path, rows: pd.DataFrame):
-  """A bar for each kind."""
-  summary, metric = statistics(rows.assign(kind=variant(rows)), 'kind'), rows['metric'].iloc[0]
-  figures.plot_bars(
-    file, list(summary.index), list(summary['mean']), list(summary['deviation']), ylabel=metric
-  )
+  return table, [*findings, variants.caption(rows)]
 
 
 if __name__ == '__main__':

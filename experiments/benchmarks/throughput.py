@@ -220,9 +220,7 @@ def sampling(
 ) -> dict:
   """The walk along some rows of the table, from latents in memory."""
   c = config.sampling
-  solver = build.solver(config)
-  guidance = build.sampling_guidance(config, system)
-  generator = Generator(system, config.data.shape, solver, mesh, guidance)
+  generator = Generator.from_config(config, system, mesh)
   params = jax.jit(system.predictor.init, out_shardings=sharding.replicated(mesh))(
     jax.random.key(0)
   )
@@ -238,7 +236,7 @@ def sampling(
     x = jax.block_until_ready(next(states))
     if repeat:  # the first one compiles
       times.append(time.perf_counter() - start)
-  evaluations = len(x) * solver.cost(len(rows) - 1) * (1 + is_guided(config))
+  evaluations = len(x) * build.solver(config).cost(len(rows) - 1) * (1 + is_guided(config))
   seconds = spread('walk', times)
   return {
     **seconds,

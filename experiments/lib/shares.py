@@ -105,9 +105,7 @@ def _values(model, config, scores):
 def generate(model: Model, config: ConfigDict, seeds: np.ndarray) -> Images:
   """The images of seeds, as `config.sampling` says."""
   c = config.sampling
-  generator = Generator(
-    model.system, config.data.shape, build.solver(config), model.mesh, cache=c.cache
-  )
+  generator = Generator.from_config(config, model.system, model.mesh)
   table, labels = build.sampling_table(config, model.system), build.sampling_labels(config, seeds)
   params = model.checkpoint.params
   batches = generator.sample_batches(params, table, seeds, labels, c.batch, c.strategy)

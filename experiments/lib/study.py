@@ -4,7 +4,7 @@ import functools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,9 +69,7 @@ class Model:
   def samples(self, count: int) -> Float[np.ndarray, 'count *grid c']:
     """Images of the first seeds, generated as `config.sampling` says."""
     seeds = np.arange(count, dtype=np.uint32)
-    solver = build.solver(self.config)
-    guidance = build.sampling_guidance(self.config, self.system)
-    generator = Generator(self.system, self.config.data.shape, solver, self.mesh, guidance)
+    generator = Generator.from_config(self.config, self.system, self.mesh)
     table = build.sampling_table(self.config, self.system)
     labels = build.sampling_labels(self.config, seeds)
     return generator.sample(self.checkpoint.params, table, seeds, labels=labels)
@@ -152,30 +150,6 @@ def train(workdir: pathlib.Path, arguments: Sequence[str]):
     check_unchanged(config, workdir, MODEL + RUN)
   elif code := main.main(argv):
     sys.exit(code)
-
-
-def train_variants(
-  workdir: pathlib.Path,
-  arguments: Sequence[str],
-  variants: Mapping[str, Sequence[str]],
-  first_seed: int,
-  seeds: int,
-) -> list[pathlib.Path]:
-  """Trains the variants, given by their arguments, from several seeds each (`train`).
-
-  Returns their workdirs workdir/trained/VARIANT-SEED, whose names `variant` takes apart.
-  """
-  folders = []
-  for name, overrides in variants.items():
-    for seed in range(first_seed, first_seed + seeds):
-      folders.append(workdir / 'trained' / f'{name}-{seed}')
-      train(folders[-1], [*arguments, *overrides, f'--config.seed={seed}'])
-  return folders
-
-
-def variant(rows: pd.DataFrame) -> pd.Series:
-  """The variant of each row's model (`train_variants`)."""
-  return rows['model'].str.rpartition('-')[0]
 
 
 def workdirs(models: str, workdir: pathlib.Path) -> list[pathlib.Path]:

@@ -68,7 +68,7 @@ class Evaluator:
     mesh: Mesh,
     share_reference_with: 'Evaluator | None' = None,
   ):
-    self._system, self._shape, self._mesh = system, config.data.shape, mesh
+    self._system, self._mesh = system, mesh
     if other := share_reference_with:
       self.features, self.real, self.about = other.features, other.real, other.about
     else:
@@ -142,9 +142,7 @@ class Evaluator:
     solver, guidance = build.solver(config), build.sampling_guidance(config, self._system)
     key = solver.name, np.asarray(guidance).tobytes(), config.sampling.cache
     if key not in self._generators:
-      self._generators[key] = Generator(
-        self._system, self._shape, solver, self._mesh, guidance, config.sampling.cache
-      )
+      self._generators[key] = Generator.from_config(config, self._system, self._mesh)
     return self._generators[key]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Float, Integer
+from ml_collections import ConfigDict
 
-from gdm_jax import caching, sampling
-from gdm_jax.build import System
+from gdm_jax import build, caching, sampling
 from gdm_jax.generation.cached import CachedWalks, can_cache
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded, padded_batches, round_up
@@ -36,7 +36,7 @@ class Generator:
 
   def __init__(
     self,
-    system: System,
+    system: build.System,
     shape: tuple[int, ...],
     solver: str | Solver,
     mesh: Mesh,
@@ -78,6 +78,12 @@ class Generator:
     self._start, self._walk = jitted(start), jitted(walk)
     self._shard = jax.jit(lambda x: x, out_shardings=batch_sharded)
     self._replicate = jax.jit(lambda x: x, out_shardings=replicated)
+
+  @classmethod
+  def from_config(cls, config: ConfigDict, system: build.System, mesh: Mesh) -> 'Generator':
+    """With the solver, guidance and cache of `config.sampling`. Raises ConfigError."""
+    solver, guidance = build.solver(config), build.sampling_guidance(config, system)
+    return cls(system, config.data.shape, solver, mesh, guidance, config.sampling.cache)
 
   def iterate(
     self,

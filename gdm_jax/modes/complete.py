@@ -47,13 +47,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   if is_guided(config) and not s.labels:
     raise ConfigError(f'sampling.guidance = {s.guidance} needs sampling.labels in this mode')
   mesh = sharding.mesh()
+  generator = Generator.from_config(config, system, mesh)
   params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
   make_folder(folder)
 
   # Complete image after image.
-  guidance = build.sampling_guidance(config, system)
-  generator = Generator(system, shape, build.solver(config), mesh, guidance, s.cache)
   labels = build.sampling_labels(config, seeds) if s.labels else np.full(len(seeds), -1)
   z = recipe and recipe.latents(system, generator, params, table)(seeds, labels)
   tiles = []

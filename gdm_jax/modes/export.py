@@ -38,12 +38,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   of something else, and for a program that cannot be written.
   """
   # Check everything that can be wrong before any work.
-  c, shape = config.export, tuple(config.data.shape)
-  system, folder = build.system(config), workdir / c.folder
+  c, folder = config.export, workdir / config.export.folder
+  system = build.system(config)
   table, solver = build.sampling_table(config, system), build.solver(config)
-  guidance = build.sampling_guidance(config, system)
   _check_program(config)
   mesh = sharding.mesh()
+  generator = Generator.from_config(config, system, mesh)
   params, step = load_ema(config, workdir, system, mesh)
   contents = contents_of(config, workdir)
   rounded = jax.tree.map(lambda x: x.astype(jnp.dtype(c.dtype)).astype(x.dtype), params)
@@ -53,7 +53,6 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   sheet = None
   if c.grid:
     seeds = parse_seeds(config)[: c.grid**2]
-    generator = Generator(system, shape, solver, mesh, guidance, config.sampling.cache)
     labels = build.sampling_labels(config, seeds)
     batches = generator.sample_batches(rounded, table, seeds, labels, config.sampling.batch)
     x = np.concatenate([generator.to_host(x, len(batch)) for batch, x in batches])

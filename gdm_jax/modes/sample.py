@@ -29,9 +29,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   seeds = parse_seeds(config)
   recipe = common.recipe(config, system, build.sampling_order(config, system.strategies)[0])
   mesh = sharding.mesh()
+  generator = Generator.from_config(config, system, mesh)
   params, step = load_ema(config, workdir, system, mesh)
-  guidance = build.sampling_guidance(config, system)
-  generator = Generator(system, shape, solver, mesh, guidance, config.sampling.cache)
 
   settings = {key: c[key] for key in c if key not in (*NOT_SETTINGS, 'adaptive')}
   # Folders of before these keys have none of them.

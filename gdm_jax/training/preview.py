@@ -33,10 +33,7 @@ class Preview:
   ):
     self._config, self._workdir, self._mesh, self._stop = config, workdir, mesh, stop
     self._table = build.sampling_table(config, system)
-    solver = build.solver(config)
-    guidance = build.sampling_guidance(config, system)
-    cache = config.sampling.cache
-    self._generator = Generator(system, config.data.shape, solver, mesh, guidance, cache)
+    self._generator = Generator.from_config(config, system, mesh)
 
   def draw(self, state: TrainState, images: int, logger: Logger):
     """Writes a sample grid to progress/, named by the training images seen."""
