@@ -199,3 +199,11 @@ def test_every_page_of_docs_is_linked_from_the_readme():
   for page in PAGES:
     if page.startswith('docs/'):
       assert f']({page})' in PAGES['README.md'], page
+
+
+@pytest.mark.parametrize('page', ['README.md', 'experiments/README.md'])
+def test_the_overviews_have_the_numbers_of_the_docs(page):
+  docs = ' '.join(' '.join(PAGES[name].split()) for name in PAGES if name.startswith('docs/'))
+  measured = re.findall(r'\d[\d.]* ± [\d.]*\d', PAGES[page])
+  assert measured
+  assert [number for number in measured if number not in docs] == []
