@@ -218,6 +218,13 @@ def resolve_labels(config: ConfigDict, classes: Sequence[str]):
   config.sampling.labels = tuple(resolved)
 
 
+OF_TRAINING = (
+  *('train.start', 'log.validation'),
+  *('machine.all_reduce', 'machine.fsdp', 'machine.microbatches'),
+)
+"""Keys that nothing but training obeys, and that are not part of the model."""
+
+
 def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> dict[str, str]:
   """Keys of a valid config that change nothing, and why.
 
@@ -225,12 +232,13 @@ def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> 
   never occurs is worth a word.
   """
   c, found = config, {}
-  sides = [max(c.data.shape[:-1], default=0) >> i for i in range(len(c.model.ddpmpp.multipliers))]
-  never = [side for side in c.model.ddpmpp.attention if side not in sides]
-  if mode == 'train' and c.model.name == 'ddpmpp' and never:
-    found['model.ddpmpp.attention'] = f'{never} never occurs; the resolutions are {sides}'
+  network, options = NETWORKS[c.model.name], c.model.get(c.model.name, {})
+  if mode == 'train' and 'attention' in options:
+    sides = [max(c.data.shape[:-1], default=0) >> i for i in range(len(options.multipliers))]
+    if never := [side for side in options.attention if side not in sides]:
+      key = f'model.{c.model.name}.attention'
+      found[key] = f'{never} never occurs; the resolutions are {sides}'
 
-  network = NETWORKS[c.model.name]
   name, used = c.data.name, [c[x].solver for x in ('sampling', 'edit', 'likelihood')]
   used.append(c.explore.draft_solver)
   sections = 'complete', 'edit', 'explore', 'export', 'likelihood'
@@ -243,13 +251,12 @@ def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> 
     'machine.remat': not hasattr(network, 'remat') and f'model.name = {c.model.name}',
     'sampling.latents': mode not in ('sample', 'complete') and f'--mode={mode}',
     'sampling.ranks': mode not in ('sample', 'complete') and f'--mode={mode}',
-    'log.validation': mode != 'train' and f'--mode={mode}',
     'log.validation_every': not c.log.validation and "log.validation = ''",
     'basis.blur': c.basis.name != 'blur' and f'basis.name = {c.basis.name}',
     'sampling.adaptive': 'adaptive' not in used and f'sampling.solver = {c.sampling.solver}',
     'train.label_dropout': not c.model.classes and 'model.classes = 0',
     'data.skip_broken': not name.startswith('folder:') and f'data.name = {name}',
-    'train.start': mode != 'train' and f'--mode={mode}',
+    **dict.fromkeys(OF_TRAINING, mode != 'train' and f'--mode={mode}'),
     'checkpoint.model': mode == 'train' and '--mode=train; train.start begins from a model',
     'checkpoint.load': c.checkpoint.model and f'checkpoint.model = {c.checkpoint.model}',
     'machine.data_dir': not name.startswith('tfds:') and f'data.name = {name}',

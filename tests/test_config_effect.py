@@ -24,11 +24,28 @@ from gdm_jax.models import NETWORKS, GroupCausal
     (digits_context, 'train', 'machine.remat', None),
     (digits_context, 'train', 'model.ddpmpp.channels', 'model.name = context_unet'),
     (digits_causal, 'train', 'model.group_causal.width', None),
+    (digits, 'sample', 'machine.all_reduce', '--mode=sample'),
+    (digits, 'evaluate', 'machine.microbatches', '--mode=evaluate'),
+    (digits, 'train', 'machine.fsdp', None),
   ],
 )
 def test_a_key_without_effect_is_named_with_the_reason(module, mode, key, reason):
   expected = {key: reason} if reason else {}
   assert without_effect(module.get_config(), mode, {key}) == expected
+
+
+@pytest.mark.parametrize('module', [digits, digits_context])
+def test_a_resolution_of_attention_that_never_occurs_is_named(module):
+  config = module.get_config()
+  options = config.model[config.model.name]
+  options.attention = (4, 16)
+  key, reason = (
+    f'model.{config.model.name}.attention',
+    '[16] never occurs; the resolutions are [8, 4]',
+  )
+  assert without_effect(config, 'train', set()) == {key: reason}
+  options.attention = (4,)
+  assert without_effect(config, 'train', set()) == {}
 
 
 def test_a_network_from_outside_has_a_cache_if_it_is_groupwise(monkeypatch):
