@@ -197,24 +197,28 @@ def _unknown_ahead(config):
   return ''
 
 
+def class_number(name: str, classes: Sequence[str]) -> int:
+  """The number of a class of the data; capitals do not matter. Raises ValueError for others."""
+  names = [known.lower() for known in classes]
+  if name.strip().lower() not in names:
+    known = ', '.join(classes) or 'none by name'
+    raise ValueError(f'{name!r} is no class of the data; it has {known}')
+  return names.index(name.strip().lower())
+
+
 def resolve_labels(config: ConfigDict, classes: Sequence[str]):
   """Replaces the names of classes in `sampling.labels` by their numbers; capitals do not matter.
 
   classes: the names of the data's classes, in order. Raises ConfigError for other names.
   """
-  numbers = {name.lower(): i for i, name in reversed(list(enumerate(classes)))}
+  names = {name.lower() for name in classes}
   resolved, labels = [], config.sampling.labels
   for label in labels:
     # The command line reads 'cat,dog' as one word.
-    is_list = isinstance(label, str) and label.lower() not in numbers
-    for word in label.split(',') if is_list else [label]:
-      number = numbers.get(word.strip().lower()) if isinstance(word, str) else word
-      if number is None:
-        known = ', '.join(classes) or 'none by name'
-        raise ConfigError(
-          f'sampling.labels = {labels}: {word!r} is no class of the data; it has {known}'
-        )
-      resolved.append(number)
+    is_list = isinstance(label, str) and label.lower() not in names
+    with blaming('sampling.labels', labels):
+      for word in label.split(',') if is_list else [label]:
+        resolved.append(class_number(word, classes) if isinstance(word, str) else word)
   config.sampling.labels = tuple(resolved)
 
 
@@ -223,6 +227,21 @@ OF_TRAINING = (
   *('machine.all_reduce', 'machine.fsdp', 'machine.microbatches'),
 )
 """Keys that nothing but training obeys, and that are not part of the model."""
+
+UNUSED = {
+  'sample': ('evaluation',),
+  'complete': ('evaluation', 'sampling.folder', 'sampling.format'),
+  'evaluate': ('sampling.folder', 'sampling.format'),
+  'explore': ('evaluation', 'sampling.folder', 'sampling.format'),
+  **dict.fromkeys(
+    ('edit', 'likelihood'),
+    (
+      'evaluation',
+      *(f'sampling.{x}' for x in ('solver', 'guidance', 'labels', 'folder', 'format')),
+    ),
+  ),
+}
+"""What else modes do not use, by mode."""
 
 
 def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> dict[str, str]:
@@ -257,6 +276,11 @@ def without_effect(config: ConfigDict, mode: str, explicit: Collection[str]) -> 
     'train.label_dropout': not c.model.classes and 'model.classes = 0',
     'data.skip_broken': not name.startswith('folder:') and f'data.name = {name}',
     **dict.fromkeys(OF_TRAINING, mode != 'train' and f'--mode={mode}'),
+    **dict.fromkeys(UNUSED.get(mode, ()), f'--mode={mode}'),
+    **dict.fromkeys(
+      ('likelihood.solver', 'likelihood.probes'),
+      c.train.times == 'discrete' and 'train.times = discrete',
+    ),
     'checkpoint.model': mode == 'train' and '--mode=train; train.start begins from a model',
     'checkpoint.load': c.checkpoint.model and f'checkpoint.model = {c.checkpoint.model}',
     'machine.data_dir': not name.startswith('tfds:') and f'data.name = {name}',

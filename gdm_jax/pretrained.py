@@ -1,6 +1,7 @@
 """A trained model as an object: `gdm_jax.load`."""
 
 import contextlib
+import operator
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 
 from gdm_jax import build, likelihood
 from gdm_jax.build import System
-from gdm_jax.config import blaming, check, resolve_labels
+from gdm_jax.config import blaming, check, class_number
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
 from gdm_jax.modes import complete as complete_mode
@@ -145,7 +146,7 @@ class Model:
     if len(seeds) != len(images):
       raise ConfigError(f'seeds: {len(seeds)} of them for {len(images)} images')
     labels = self._labels(config, labels, len(images))
-    _, table, known = complete_mode.completion_table(config, self._system)
+    config, table, known = complete_mode.completion_table(config, self._system)
     generator = self._generator(config)
     parts = []
     for rows, valid in padded_batches(len(images), config.sampling.batch):
@@ -211,8 +212,7 @@ class Model:
       with _naming(f'edit.{key}', value):
         config.edit[key] = tuple(value) if isinstance(value, list) else value
     table, names = build.sampling_table(config, self._system), [str(i) for i in range(len(images))]
-    masks = edit_mode.masks(config, self._system)
-    edit_mode.lines(config, self._system, images, names, masks)  # what is wrong comes first
+    masks = edit_mode.check(config, self._system, images, names)
     generator, batch = self._generator(config, 'edit.solver'), config.sampling.batch
     c = config.edit
     z = generator.encode(self.params, table, images, batch, label=c.encode_label)
@@ -240,7 +240,9 @@ class Model:
     """
     config = self._asked(order, steps, None, None)
     c = config.likelihood
-    c.solver, c.probes = solver or c.solver, c.probes if probes is None else probes
+    c.solver = solver or c.solver
+    with _naming('likelihood.probes', probes):
+      c.probes = c.probes if probes is None else operator.index(probes)
     check(config)
     if config.train.times == 'discrete':
       raise ConfigError('train.times = discrete: such models have only --mode=likelihood')
@@ -305,17 +307,18 @@ class Model:
     wanted = [labels] * count if single else list(labels)
     if len(wanted) != count:
       raise ConfigError(f'labels: {len(wanted)} of them for {count} examples')
-    known = [label for label in dict.fromkeys(wanted) if isinstance(label, str)]
-    names = config.copy_and_resolve_references()
-    names.sampling.labels = tuple(known)
-    resolve_labels(names, self.classes)
-    numbers = dict(zip(known, names.sampling.labels, strict=False))
-    wanted = np.array([numbers.get(label, label) for label in wanted], np.int32)
+    with _naming('labels', labels):
+      wanted = np.array([self._class(label) for label in wanted], np.int32)
     if not ((wanted >= -1) & (wanted < config.model.classes)).all():
       raise ConfigError(
         f'labels = {labels}: must be -1, none, or below model.classes = {config.model.classes}'
       )
     return wanted
+
+  def _class(self, label):
+    if isinstance(label, str):
+      return class_number(label, self.classes)
+    return operator.index(label)
 
   def _data(self, name, x):
     x = np.asarray(x, np.float32)

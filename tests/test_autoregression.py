@@ -179,3 +179,5 @@ def test_the_command_trains_samples_and_measures(tmp_path, capsys):
   summary = json.loads((workdir / 'likelihood' / 'summary.json').read_text())
   assert np.isfinite(summary['total']['nats_per_dim']['mean'])
   assert len(summary['groups']) == 4
+  assert (summary['solver'], summary['probes']) == (None, None)  # there is no ODE
+  assert 'Gaussians about the predictions' in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import digits, digits_causal, digits_context
+from configs import digits, digits_autoregressive, digits_causal, digits_context
 from gdm_jax.config import without_effect
 from gdm_jax.models import NETWORKS, GroupCausal
 
@@ -27,6 +27,15 @@ from gdm_jax.models import NETWORKS, GroupCausal
     (digits, 'sample', 'machine.all_reduce', '--mode=sample'),
     (digits, 'evaluate', 'machine.microbatches', '--mode=evaluate'),
     (digits, 'train', 'machine.fsdp', None),
+    (digits, 'edit', 'sampling.guidance', '--mode=edit'),
+    (digits, 'edit', 'sampling.steps', None),
+    (digits, 'likelihood', 'sampling.labels', '--mode=likelihood'),
+    (digits, 'likelihood', 'likelihood.probes', None),
+    (digits_autoregressive, 'likelihood', 'likelihood.probes', 'train.times = discrete'),
+    (digits, 'sample', 'evaluation.seeds', '--mode=sample'),
+    (digits, 'sample', 'sampling.folder', None),
+    (digits, 'evaluate', 'evaluation.seeds', None),
+    (digits, 'train', 'evaluation.seeds', None),
   ],
 )
 def test_a_key_without_effect_is_named_with_the_reason(module, mode, key, reason):

@@ -114,8 +114,22 @@ def test_guidance_is_the_librarys(model, library):
   assert np.abs(guided - model.sample([3, 4], **options)).max() > 1e-3
 
 
+def test_guidance_of_a_group_is_of_the_order_of_completion(model):
+  x = model.sample([3], steps=STEPS, labels=3)
+  options = {'steps': STEPS, 'labels': 3, 'seeds': [5]}
+  plain = model.complete(x, (3,), **options)  # group 3 comes first: its guidance has no effect
+  np.testing.assert_allclose(model.complete(x, (3,), guidance=(30, 1, 1, 1), **options), plain)
+  guided = model.complete(x, (3,), guidance=(1, 30, 1, 1), **options)
+  assert np.abs(guided - plain).max() > 1e-3
+
+
 def test_nothing_is_asked_for(model):
-  assert model.sample([]).shape == (0, 8, 8, 1)
+  nothing = model.sample([])
+  assert nothing.shape == (0, 8, 8, 1)
+  for solver in ('heun', 'reversible_heun'):
+    z = model.encode(nothing, solver=solver)
+    assert {leaf.shape for leaf in jax.tree.leaves(z)} == {nothing.shape}
+    assert model.decode(z, solver=solver).shape == nothing.shape
 
 
 @pytest.mark.parametrize('name', exported.names())
@@ -153,6 +167,11 @@ BAD = {
   'label': (lambda m: m.sample([0], labels=10), 'must be -1, none, or below model.classes = 10'),
   'name': (lambda m: m.sample([0], labels='cat'), "'cat' is no class of the data"),
   'labels': (lambda m: m.sample([0], labels=[1, 2]), '2 of them for 1 examples'),
+  'two names': (lambda m: m.sample([0], labels=['3,4']), "'3,4' is no class of the data"),
+  'edit label': (
+    lambda m: m.edit(np.zeros((2, 8, 8, 1)), encode_label=77),
+    'edit.encode_label = 77: must be -1',
+  ),
   'shape': (lambda m: m.encode(np.zeros((1, 4, 4, 1))), r'must be \(n, 8, 8, 1\)'),
   'groups': (lambda m: m.complete(np.zeros((1, 8, 8, 1)), (7,)), r'complete\.groups = \(7,\)'),
   'edit': (lambda m: m.edit(np.zeros((2, 8, 8, 1)), 'paint'), "operation = 'paint'"),

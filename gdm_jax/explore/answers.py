@@ -76,7 +76,8 @@ class Answers:
     }
 
   def _strategy(self, name):
-    """A strategy: its groups by name, where they lie, and the one order if there is one."""
+    """A strategy: its groups by name, where they lie, the one order if there is one, and how few
+    steps walk through its intervals."""
     system = self._explorer.system
     strategy, grouping = system.strategies[name], system.process.grouping
     labels = None
@@ -84,6 +85,7 @@ class Answers:
       labels = np.asarray(strategy.indices)[np.asarray(grouping.labels)].ravel().tolist()
     return {
       'groups': list(editing.masks(system, name)),
+      'least': strategy.fewest_steps,
       'order': None if strategy.order is None else list(strategy.order),
       'labels': labels,
       'ranks': self._explorer.lowest_ranks(name),
@@ -93,8 +95,8 @@ class Answers:
     """The draft with which the page begins."""
     model = self.model()
     start, draft = model['start'], model['draft']
-    count = len(start['order'])
-    steps = start['steps'] if model['discrete'] else max(draft['steps'], count)
+    count, least = len(start['order']), model['strategies'][start['strategy']]['least']
+    steps = start['steps'] if model['discrete'] else max(draft['steps'], least)
     return Request(
       tab='start',
       draft=True,

@@ -98,7 +98,7 @@ def kept(arguments: Sequence[str]) -> list[str]:
     word = rest.pop(0)
     name, given, _ = word.lstrip('-').partition('=')
     if re.fullmatch(REPLACED, name):
-      if not given and rest and not rest[0].startswith('-'):
+      if not given and rest and not name.endswith('dry_run'):
         rest.pop(0)  # --mode explore
     else:
       words.append(word)

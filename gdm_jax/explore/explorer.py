@@ -22,8 +22,9 @@ from gdm_jax.generation import composing
 from gdm_jax.generation.cached import can_cache
 from gdm_jax.generation.composing import OWN, Latent
 from gdm_jax.generation.generator import CHUNK_STEPS, Generator
+from gdm_jax.generation.samples import check_finite
 from gdm_jax.runtime import sharding
-from gdm_jax.runtime.errors import ConfigError, check_finite
+from gdm_jax.runtime.errors import ConfigError
 
 FRAMES = 32  # pictures of a walk that are sent, at most
 EVERY_SECONDS = 0.3  # between pictures of a draft
@@ -189,7 +190,7 @@ class Explorer:
       if last or (late if request.draft else i % stride == 0):
         x = generator.to_host(x, len(seeds))
         if last:
-          check_finite(np.isfinite(x).reshape(len(x), -1).all(1), lambda n: f'picture {n}')
+          check_finite(x, lambda n: f'picture {n}')
         sent = time.monotonic()
         yield Frame(round(i * steps / pieces), x, last)
       else:

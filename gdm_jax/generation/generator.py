@@ -193,6 +193,8 @@ class Generator:
     label: int = -1,
   ) -> Images | ReversiblePair:
     """Latents of data, on every process (`sampling.encode`), under one label; -1 is none."""
+    if not len(x):
+      return ReversiblePair(x, x) if self._solver.reversible else x
     states = self._walk_batches(params, table, x, batch, description, label, backward=True)
     if self._solver.reversible:
       return ReversiblePair(states.y, states.memory[0])
@@ -208,6 +210,8 @@ class Generator:
     label: int = -1,
   ) -> Images:
     """Data of latents, on every process (`sampling.sample`), under one label; -1 is none."""
+    if not len(first := jax.tree.leaves(z)[0]):
+      return first
     return self._walk_batches(params, table, z, batch, description, label).y
 
   def _walk_batches(self, params, table, x, batch, description, label, backward=False):

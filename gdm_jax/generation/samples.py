@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -11,27 +12,34 @@ from PIL import Image
 
 from gdm_jax import figures
 from gdm_jax.data import units
-from gdm_jax.runtime import console, distributed, files
+from gdm_jax.runtime import console, distributed, errors, files
 from gdm_jax.runtime.errors import ConfigError
 
 SETTINGS = 'settings.json'
 SINGLE_FILE = 'samples.npz'
+FORMER = {'cache'}  # settings of older folders that samples do not depend on
 ARRAYS = ('x', 'seeds', 'label')  # of a single file and its parts
+
+
+def check_finite(x: Float[np.ndarray, 'n *grid c'], name: Callable[[int], str]):
+  """Raises DivergedError if a sample is not finite; `name(i)` describes the first of them."""
+  errors.check_finite(np.isfinite(x).reshape(len(x), -1).all(1), name)
 
 
 class SampleFolder:
   """Samples by their seeds. Existing ones are kept, so a rerun generates only those missing.
 
   settings: all that the samples depend on besides their seeds; they are written into the folder,
-  and a folder with other settings raises ConfigError naming those that differ.
+  and a folder with other settings raises ConfigError naming those that differ. name: of the path,
+  for an error that it cannot be written.
   """
 
-  def __init__(self, path: pathlib.Path, settings: dict, single_file: bool):
+  def __init__(self, path: pathlib.Path, settings: dict, single_file: bool, name: str = ''):
     self.path, self._single_file = path, single_file
     settings = json.loads(json.dumps(settings))  # tuples become lists
     if path.is_dir() and any(f.suffix in ('.png', '.npz', '.json') for f in path.iterdir()):
       self._check_settings(settings)
-    files.make_folder(path)
+    files.make_folder(path, name)
     if distributed.is_primary():
       files.remove_left_over(path)
       with files.atomic_write(path / SETTINGS) as f:
@@ -50,7 +58,7 @@ class SampleFolder:
       ) from None
     differing = [
       f'{key} = {settings.get(key)} (there {existing.get(key)})'
-      for key in sorted({*settings, *existing})
+      for key in sorted({*settings, *existing} - FORMER)
       if settings.get(key) != existing.get(key)
     ]
     if differing:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from gdm_jax.models.ddpmpp import params_from_reference
 from gdm_jax.runtime import exported, unpickle
-from gdm_jax.runtime.files import make_folder
 
 OPTIONS = {
   'model_channels': 'model.ddpmpp.channels',
@@ -58,12 +57,9 @@ def convert(source: pathlib.Path, folder: pathlib.Path) -> dict:
     if not name.endswith('.resample_filter')
   }
   params_from_reference(tensors)  # raises ValueError for another network's names
-  if folder.is_dir() and any(folder.iterdir()) and not exported.is_export(folder):
-    raise ValueError(f'{folder} holds something else; take another')
-  make_folder(folder, str(folder))
-  exported.clear(folder)
-  exported.write_tensors(folder / exported.PARAMETERS, tensors, 'float32', network='ddpmpp')
-  exported.write_sums(folder)
+  exported.prepare(folder, str(folder))
+  with exported.replacing(folder) as new:
+    exported.write_tensors(new / exported.PARAMETERS, tensors, 'float32', network='ddpmpp')
   return options
 
 

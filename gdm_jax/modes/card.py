@@ -80,7 +80,7 @@ def text(
     name=_cell(holder.absolute().name),
     data=_cell(config.data.name),
     shape=tuple(config.data.shape),
-    sheet=f'![Samples]({exported.SHEET})\n' * (folder / exported.SHEET).exists(),
+    sheet=f'![Samples]({exported.SHEET})\n' * (config.export.grid > 0),
     folder=folder.name,
     contents=_table(_contents(config, about['contents'])),
     basis=config.basis.name,

@@ -18,6 +18,7 @@ from gdm_jax.config import blaming, is_guided, parse_seeds
 from gdm_jax.data import units
 from gdm_jax.data.pictures import read_picture
 from gdm_jax.generation.generator import Generator
+from gdm_jax.generation.samples import check_finite
 from gdm_jax.modes import common
 from gdm_jax.runtime import console, sharding
 from gdm_jax.runtime.errors import ConfigError
@@ -37,8 +38,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   system = build.system(config)
   files = common.picture_files('complete.images', c.images)
   images = common.read('complete.images', files.values(), shape)
-  strategy, table, groups = completion_table(config, system)
-  recipe = common.recipe(config, system, strategy, complete=True)
+  config, table, groups = completion_table(config, system)
+  recipe = common.recipe(config, system, config.sampling.strategy, complete=True)
   seeds = parse_seeds(config)[: c.variants]
   if len(seeds) < c.variants:
     raise ConfigError(
@@ -50,7 +51,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   generator = Generator.from_config(config, system, mesh)
   params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
-  make_folder(folder)
+  make_folder(folder, f'complete.folder = {folder}')
 
   # Complete image after image.
   labels = build.sampling_labels(config, seeds) if s.labels else np.full(len(seeds), -1)
@@ -61,6 +62,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     completed = generator.sample(
       params, table, seeds, labels=labels, known=known, groups=groups, z=z
     )
+    check_finite(completed, lambda v, name=name: f'variant {v} of {name}')
     tiles += [_given_part(system.process, image, groups), image, *completed]
     for v, variant in enumerate(units.to_uint8(completed)):
       figures.save(folder / f'{name}_{v}.png', variant)
@@ -70,11 +72,12 @@ def run(config: ConfigDict, workdir: pathlib.Path):
 
 def completion_table(
   config: ConfigDict, system: System
-) -> tuple[str, Float[np.ndarray, 'rows k'], tuple[int, ...]]:
-  """The strategy, the table that generates the rest, and the refined groups that are given.
+) -> tuple[ConfigDict, Float[np.ndarray, 'rows k'], tuple[int, ...]]:
+  """The config, the table that generates the rest, and the refined groups that are given.
 
-  Without `sampling.strategy`, of the first strategy in which the given groups can come first.
-  Raises ConfigError that says in which order each strategy generates.
+  The config names the strategy and the order: without `sampling.strategy` the first strategy in
+  which the given groups can come first. Raises ConfigError that says in which order each strategy
+  generates.
   """
   c, strategies, refusals = config.complete, system.strategies, []
   if bool(c.groups) == bool(c.mask):
@@ -83,27 +86,31 @@ def completion_table(
     )
   mask = _mask(config) if c.mask else None
   for name in [config.sampling.strategy] if config.sampling.strategy else strategies:
-    config_of_strategy = config.copy_and_resolve_references()
-    config_of_strategy.sampling.strategy = name
+    of_strategy = config.copy_and_resolve_references()
+    of_strategy.sampling.strategy = name
     try:
-      build.check_sampling(config_of_strategy, system)
+      build.check_sampling(of_strategy, system)
       known = _covered(mask, system, strategies[name]) if c.mask else c.groups
       _check_groups(known, strategies[name])
-      table = build.sampling_table(config_of_strategy, system, known)
+      _, order = build.sampling_order(of_strategy, strategies, known)
+      of_strategy.sampling.order = order
+      table = build.sampling_table(of_strategy, system)
       given = strategies[name].refined(known)
       _check_first(known, name, table, given)
     except ConfigError as error:
       refusals.append(str(error))
     else:
-      return name, np.asarray(table), given
+      return of_strategy, np.asarray(table), given
   raise ConfigError('; '.join(refusals))
 
 
 def _check_groups(known, strategy):
   k = strategy.num_groups
-  if not all(isinstance(g, int) and 0 <= g < k for g in known) or len(set(known)) in (0, k):
+  some = all(isinstance(g, int) and 0 <= g < k for g in known) and 0 < len(known) < k
+  if not some or len(set(known)) < len(known):
     raise ConfigError(
-      f'complete.groups = {known} must be some of the groups 0 to {k - 1}, and not all of them'
+      f'complete.groups = {known} must be some of the groups 0 to {k - 1}, each once, and not all '
+      'of them'
     )
 
 

@@ -11,9 +11,10 @@ from gdm_jax.config import blaming, parse_seeds
 from gdm_jax.data.units import LEVEL, to_uint8
 from gdm_jax.generation import editing
 from gdm_jax.generation.generator import Generator
+from gdm_jax.generation.samples import check_finite
 from gdm_jax.modes import common
 from gdm_jax.runtime import console, sharding
-from gdm_jax.runtime.errors import ConfigError, check_finite
+from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.runtime.files import make_folder
 from gdm_jax.training.workdir import load_ema
 
@@ -28,15 +29,13 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   c, shape = config.edit, config.data.shape
   system = build.system(config)
   table = build.sampling_table(config, system)
-  edited = masks(config, system)
   files = common.picture_files('edit.images', c.images)
   names, x = list(files), common.read('edit.images', files.values(), shape)
-  lines(config, system, x, names, edited)
-  _check_labels(config)
+  edited = check(config, system, x, names)
   mesh = sharding.mesh()
   params, step = load_ema(config, workdir, system, mesh)
   folder = workdir / c.folder
-  make_folder(folder)
+  make_folder(folder, f'edit.folder = {folder}')
 
   # Encode, reconstruct, edit and decode.
   solver = build.solver(config, 'edit.solver')
@@ -48,6 +47,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     return generator.decode(params, table, z, batch, label=c.decode_label)
 
   reconstructed = decode(z)
+  check_finite(reconstructed, lambda i: f'{names[i]}, reconstructed by {c.solver}')
   edits = lines(config, system, z, names, edited)
   pictures = editing.decoded(edits, decode)
 
@@ -57,6 +57,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   for name, image in zip(names, reconstructed, strict=True):
     figures.save(folder / f'{name}.png', to_uint8(image))
   for caption, images in pictures:
+    edited = np.stack([image for _, image in images])
+    check_finite(edited, lambda i, caption=caption, images=images: f'{images[i][0]} of {caption}')
     for name, image in images:
       name = f'{common.file_name(caption)}-{common.file_name(name)}.png'
       figures.save(folder / name, to_uint8(image))
@@ -71,11 +73,14 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   console.log(f'{count} pictures by step {step:,}: see {folder}/sheet.png')
 
 
-def _check_labels(config):
-  classes = config.model.classes
+def check(config: ConfigDict, system: System, x, names) -> dict[str, latents.Mask]:
+  """What is edited (`masks`). Raises ConfigError for labels, or an operation, that do not fit."""
+  edited, classes = masks(config, system), config.model.classes
+  lines(config, system, x, names, edited)
   for key in ('encode_label', 'decode_label'):
     if not -1 <= (label := config.edit[key]) < classes:
       raise ConfigError(f'edit.{key} = {label}: must be -1, no label, or below {classes} classes')
+  return edited
 
 
 def masks(config: ConfigDict, system: System) -> dict[str, latents.Mask]:
@@ -119,9 +124,8 @@ def lines(config, system, z, names, edited) -> list[editing.Line]:
 
 
 def report(names, x, reconstructed, solver):
-  """Prints how far each picture is from its reconstruction. Raises DivergedError."""
+  """Prints how far each picture is from its reconstruction."""
   errors = np.abs(reconstructed - x).reshape(len(x), -1).max(1) / LEVEL
-  check_finite(np.isfinite(errors), lambda i: f'{names[i]}, reconstructed by {solver}')
   for name, error in zip(names, errors, strict=True):
     console.log(f'{name}: reconstructed to {error:.2g} levels of 255 at most')
   if errors.max() > 1:

@@ -19,7 +19,6 @@ from gdm_jax.models import naming
 from gdm_jax.modes import card
 from gdm_jax.runtime import console, distributed, exported, sharding
 from gdm_jax.runtime.errors import ConfigError
-from gdm_jax.runtime.files import make_folder
 from gdm_jax.training.workdir import contents_of, load_ema, versions
 
 PRIVATE = {
@@ -47,7 +46,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   params, step = load_ema(config, workdir, system, mesh)
   contents = contents_of(config, workdir)
   rounded = jax.tree.map(lambda x: x.astype(jnp.dtype(c.dtype)).astype(x.dtype), params)
-  _prepare(folder)
+  exported.prepare(folder, f'export.folder = {folder}')
 
   # All processes draw the samples.
   sheet = None
@@ -58,24 +57,25 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     x = np.concatenate([generator.to_host(x, len(batch)) for batch, x in batches])
     sheet = figures.overview(x, columns=min(c.grid, len(seeds)))
 
-  # One writes; the sums come last, and make the folder an export.
+  # One writes, and then replaces what is there.
   if distributed.is_primary():
     network = config.model.name
     tensors = naming.to_names(network, jax.tree.map(np.asarray, params))
-    exported.write_tensors(folder / exported.PARAMETERS, tensors, c.dtype, network=network)
     about = {
       'step': step,
       'trained_images': step * config.train.batch,
       'contents': contents and contents._asdict(),
       'versions': versions(),
     }
-    _write_config(config, about, folder)
-    if sheet is not None:
-      figures.save(folder / exported.SHEET, sheet)
-    if c.program:
-      _write_program(config, solver, folder)
-    (folder / exported.CARD).write_text(card.text(config, system, params, about, workdir, folder))
-    exported.write_sums(folder)
+    text = card.text(config, system, params, about, workdir, folder)
+    with exported.replacing(folder) as new:
+      exported.write_tensors(new / exported.PARAMETERS, tensors, c.dtype, network=network)
+      _write_config(config, about, new)
+      if sheet is not None:
+        figures.save(new / exported.SHEET, sheet)
+      if c.program:
+        _write_program(config, solver, new)
+      (new / exported.CARD).write_text(text)
   multihost_utils.sync_global_devices('export')
   size = sum(file.stat().st_size for file in folder.iterdir())
   console.log(f'step {step:,} in {size / 2**20:.1f} MiB: gdm_jax.load({str(folder)!r}) takes it')
@@ -94,17 +94,6 @@ def _check_program(config):
       "sampling.solver = 'adaptive' is no part of a program; take another, or "
       '--config.export.program=False'
     )
-
-
-def _prepare(folder):
-  """An empty folder, or an older export without its sums. Raises ConfigError for another."""
-  if folder.is_dir() and any(folder.iterdir()) and not exported.is_export(folder):
-    left = exported.PARAMETERS  # of an export that was stopped
-    if not (folder / left).is_file():
-      raise ConfigError(f'export.folder = {folder} holds something else; take another')
-  make_folder(folder, f'export.folder = {folder}')
-  if distributed.is_primary():
-    exported.clear(folder)
 
 
 def _write_config(config, about, folder):

@@ -59,7 +59,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   indices = np.arange(min(c.num, len(source)))
   strategy, order = build.sampling_order(config, system.strategies)
   dims, membership = _groups(config, system, strategy, order)
-  if config.train.times == 'discrete':
+  autoregressive = config.train.times == 'discrete'
+  if autoregressive:
     nats, label = evaluate_autoregression(config, system, params, table, source, indices, mesh)
   else:
     nats, label = evaluate(config, system, params, table, solver, source, indices, mesh)
@@ -77,9 +78,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     'checkpoint': step,
     'strategy': strategy,
     'order': order,
-    'solver': solver.name,
+    'solver': None if autoregressive else solver.name,
     'steps': len(table) - 1,
-    'probes': c.probes,
+    'probes': None if autoregressive else c.probes,
     'seed': c.seed,
     'total': _statistics(nats.sum(1), int(dims.sum())),
     'groups': [
@@ -294,10 +295,14 @@ def _to_text(summary):
     return f'{name:>8} {group["dims"]:>8,}  {values[0]:>20}  {values[1]:>20}'
 
   s = summary
-  probes = f'{s["probes"]} probe' + 's' * (s['probes'] > 1)
+  if s['solver'] is None:
+    how = 'Gaussians about the predictions'
+  else:
+    probes = f'{s["probes"]} probe{"s" * (s["probes"] > 1)}' if s['probes'] else 'the exact trace'
+    how = f'{s["solver"]}, {s["steps"]} steps, {probes}'
   lines = (
     f'{s["examples"]:,} examples of {s["data"]}, {s["split"]}; checkpoint {s["checkpoint"]:,}, '
-    f'{s["solver"]}, {s["steps"]} steps, {probes if s["probes"] else "the exact trace"}',
+    + how,
     f'{s["what"]}; each group given those before it, in the order of generation',
     f'{"group":>8} {"dims":>8}  {"nats/dim":>20}  {"bits/dim":>20}',
     *(line(group['group'], group) for group in s['groups']),

@@ -1,6 +1,7 @@
 """--mode=sample: images from a trained model, one seed each."""
 
 import pathlib
+import zlib
 
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -8,12 +9,13 @@ from ml_collections import ConfigDict
 from gdm_jax import build, figures
 from gdm_jax.config import parse_seeds
 from gdm_jax.generation.generator import Generator
-from gdm_jax.generation.samples import SampleFolder
+from gdm_jax.generation.samples import SampleFolder, check_finite
 from gdm_jax.modes import common
 from gdm_jax.runtime import console, exported, sharding
 from gdm_jax.training.workdir import load_ema
 
-NOT_SETTINGS = ('seeds', 'batch', 'folder')  # of config.sampling: samples do not depend on them
+NOT_SETTINGS = ('seeds', 'batch', 'folder', 'cache')
+"""Keys of `config.sampling` that samples do not depend on."""
 
 
 def run(config: ConfigDict, workdir: pathlib.Path):
@@ -37,10 +39,13 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   newer = exported.NEWER['sampling'].items()
   settings = {key: value for key, value in settings.items() if (key, value) not in newer}
   settings |= {'solver': solver.name, 'checkpoint': step}
+  if recipe and recipe.given:
+    settings['pictures'] = {file: zlib.crc32(x.tobytes()) for file, x in recipe.given.items()}
   if config.checkpoint.model:
     settings['model'] = exported.open_model(config.checkpoint.model, 'checkpoint.model').digest()
   single_file = c.format == 'npz' or not figures.is_image(shape)
-  folder = SampleFolder(workdir / c.folder, settings, single_file)
+  path = workdir / c.folder
+  folder = SampleFolder(path, settings, single_file, f'sampling.folder = {path}')
   missing = multihost_utils.broadcast_one_to_all(folder.missing(seeds))  # all must agree
   wanted, steps = seeds[missing], len(table) - 1
   if len(wanted) < len(seeds):
@@ -50,7 +55,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   latents = recipe and recipe.latents(system, generator, params, table)
   batches = generator.sample_batches(params, table, wanted, labels, c.batch, latents=latents)
   for batch, x in batches:
-    folder.write(batch, build.sampling_labels(config, batch), generator.to_host(x, len(batch)))
+    x = generator.to_host(x, len(batch))
+    check_finite(x, lambda i, batch=batch: f'the sample of seed {batch[i]}')
+    folder.write(batch, build.sampling_labels(config, batch), x)
   multihost_utils.sync_global_devices('samples')
   first = folder.finish(seeds[: config.log.grid**2])
   figures.save(folder.path / 'grid.png', figures.overview(first))

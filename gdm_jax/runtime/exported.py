@@ -11,12 +11,15 @@
 | `README.md`         | the model card; not in the sums, so that its owner may complete it |
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import re
 import runpy
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,12 +28,13 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from gdm_jax.runtime import paths
+from gdm_jax.runtime import files, paths
 from gdm_jax.runtime.errors import ConfigError
 
 PARAMETERS, CONFIG, SUMS = 'model.safetensors', 'config.json', 'SHA256SUMS'
 PROGRAM, SHEET, CARD = 'sampler.stablehlo', 'grid.png', 'README.md'
 SUMMED = (PARAMETERS, CONFIG, 'labels_*.npz', PROGRAM, SHEET)
+UNFINISHED = '.unfinished-'  # folders in which exports are written
 ABOUT = 'about'  # of config.json: what is no part of the config
 
 SECTIONS = ('data', 'basis', 'strategies', 'model', 'train', 'machine', 'checkpoint', 'sampling')
@@ -178,11 +182,36 @@ def write_tensors(file: pathlib.Path, tensors: Mapping[str, np.ndarray], dtype: 
   file.write_bytes(safetensors.numpy.save(stored, metadata=about))
 
 
-def clear(folder: pathlib.Path):
-  """Removes an export's files, the sums first, and no others."""
-  for pattern in (SUMS, *SUMMED, CARD):
-    for file in folder.glob(pattern):
-      file.unlink()
+def prepare(folder: pathlib.Path, name: str):
+  """Creates a folder for an export. Raises ConfigError, about `name`, if it holds other things."""
+  if folder.is_dir() and not is_export(folder):
+    others = [file for file in folder.iterdir() if not file.name.startswith(UNFINISHED)]
+    # Parameters without sums are of an export that was stopped in the end.
+    if others and not (folder / PARAMETERS).is_file():
+      raise ConfigError(f'{name} holds something else; take another')
+  files.make_folder(folder, name)
+
+
+@contextlib.contextmanager
+def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A place for the files of an export, which in the end replace those of `folder`, with sums.
+
+  Until then an export that is there stays as it is, and no other file is ever touched.
+  """
+  for left in folder.glob(f'{UNFINISHED}*'):  # by a program that was killed
+    shutil.rmtree(left, ignore_errors=True)
+  with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as place:
+    new = pathlib.Path(place)
+    yield new
+    write_sums(new)
+    (folder / SUMS).unlink(missing_ok=True)  # while files are replaced, it is no export
+    for pattern in (*SUMMED, CARD):
+      for file in folder.glob(pattern):
+        if not (new / file.name).exists():
+          file.unlink()
+      for file in new.glob(pattern):
+        file.replace(folder / file.name)
+    (new / SUMS).replace(folder / SUMS)
 
 
 def write_sums(folder: pathlib.Path):

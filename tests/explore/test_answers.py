@@ -198,6 +198,7 @@ def test_pictures_of_one_name_are_told_apart(labelled):
 def test_the_flags_of_the_model_are_kept():
   arguments = ['--config', 'a.py', '--mode', 'explore', '--workdir=w', '--config.sampling.steps=9']
   arguments += ['--config.sampling.cuts=0.5', '--config.explore.port', '0', '--nodistributed']
+  arguments += ['--config.sampling.labels', '-1', '--nodry_run']
   expected = ['--config', 'a.py', '--workdir=w', '--config.sampling.cuts=0.5', '--nodistributed']
   assert kept(arguments) == expected
 

@@ -42,3 +42,13 @@ def test_other_models(config, k, settings, known, variants, tmp_path):
       body = json.dumps({**request(groups=groups, **settings), 'known': given})
       answer = served.client.ask('POST', '/generate', body.encode())
       assert (answer.status, answer.json['error'][:30]) == (400, 'groups (1,) do not come first ')
+
+
+def test_drafts_of_groups_that_overlap_have_a_step_for_each_interval(tmp_path):
+  overlap = '--config.strategies.main.groups=2,4', '--config.strategies.main.overlap=0.25'
+  for served in serve(tmp_path / 'run', *overlap, steps=16):
+    model = served.client.ask('GET', '/model').json
+    least = model['strategies']['main']['least']
+    assert least == 15 > max(8, model['draft']['steps'])  # more than there are groups
+    answer = served.client.generate(steps=least, groups=[{'from': 5, 'to': 5, 'at': 0}] * 8)
+    assert answer[-1]['kind'] != 'error'

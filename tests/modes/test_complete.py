@@ -68,7 +68,8 @@ BAD = {
   'what is no picture': ('images={}/broken.png', 'broken.png (no picture)'),
   'no pictures': ('images={}/none*.png', 'no pictures in '),
   'an unknown group': ('groups=0,4', 'must be some of the groups 0 to 3'),
-  'every group': ('groups=0,1,2,3', 'must be some of the groups 0 to 3, and not all'),
+  'a group twice': ('groups=0,0', 'must be some of the groups 0 to 3, each once'),
+  'every group': ('groups=0,1,2,3', 'must be some of the groups 0 to 3, each once, and not all'),
   'nothing known': ('variants=2', 'give one of them'),
   'more variants than seeds': (
     'variants=3 --config.sampling.seeds=0-1',

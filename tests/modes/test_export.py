@@ -302,3 +302,39 @@ def test_without_flatbuffers_the_key_is_named(trained, tmp_path, monkeypatch, ca
   monkeypatch.setattr(mode.importlib.util, 'find_spec', lambda name: None)
   assert main.main(['', *runs.arguments(trained, '--mode=export')]) == 2
   assert 'export.program = True needs flatbuffers' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('stopped_in', ['write_tensors', 'write_sums'])
+def test_an_export_stays_until_another_is_whole(stopped_in, folder, trained, tmp_path, monkeypatch):
+  older = shutil.copytree(folder, tmp_path / 'model')
+  before = {file.name: file.read_bytes() for file in older.iterdir()}
+  arguments = ['', *runs.arguments(trained, '--mode=export', f'--config.export.folder={older}')]
+  arguments += [NO_PROGRAM, '--config.export.grid=0']
+
+  def stop(*_, **__):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(exported, stopped_in, stop)
+    assert main.main(arguments) == 130
+  assert {file.name: file.read_bytes() for file in older.iterdir()} == before
+  (older / '.unfinished-x').mkdir()  # by a program that was killed
+  assert main.main(arguments) == 0
+  left = {'model.safetensors', 'config.json', 'README.md', 'SHA256SUMS'}
+  assert {file.name for file in older.iterdir()} == left
+  assert exported.open_model(str(older)).tensors().keys()
+
+
+def test_an_export_can_take_its_own_place(folder, tmp_path):
+  """Also if it holds files that its config names."""
+  own = shutil.copytree(folder, tmp_path / 'own')
+  labels = np.arange(64).reshape(8, 8) % 4
+  np.savez(own / 'labels_0.npz', labels=labels)
+  tree = json.loads((own / 'config.json').read_text())
+  tree['strategies']['main'] |= {'grouping': 'file:labels_0.npz', 'groups': []}
+  (own / 'config.json').write_text(json.dumps(tree))
+  exported.write_sums(own)
+  arguments = [f'--model={own}', '--mode=export', f'--config.export.folder={own}', NO_PROGRAM]
+  assert main.main(['', *arguments, f'--workdir={tmp_path}', '--config.export.grid=0']) == 0
+  system = build.system(exported.open_model(str(own)).config())
+  np.testing.assert_array_equal(system.process.grouping.labels, labels)

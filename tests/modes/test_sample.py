@@ -1,5 +1,6 @@
 """--mode=sample: an image is a function of its seed, and a run can be stopped and gone on with."""
 
+import json
 import os
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gdm_jax import main
-from gdm_jax.generation.samples import SampleFolder
+from gdm_jax.generation.samples import SETTINGS, SampleFolder
 from tests.support import runs
 
 
@@ -174,3 +175,41 @@ def test_labels_go_round_and_guidance_moves_images(labelled):
   assert largest_difference(found['none'], found['none_three']) <= 1
   assert largest_difference(found['all'], found['none']) > 0
   assert largest_difference(found['all'], found['guided']) > 5
+
+
+DIVERGES = ('--config.sampling.guidance=1e36', '--config.sampling.seeds=0-3')
+
+
+def test_samples_that_are_not_finite_are_not_written(labelled, capsys):
+  assert main.main(['', *arguments(labelled, 'diverged', *DIVERGES)]) == 1
+  assert '4 of 4 hold NaN or infinity, first the sample of seed 0' in capsys.readouterr().err
+  assert images(labelled / 'diverged') == {}
+
+
+def test_a_picture_that_changed_is_another_setting(trained, tmp_path, capsys):
+  picture = tmp_path / 'mine.png'
+  args = arguments(trained, 'of_picture', f'--config.sampling.latents={picture}')
+  args += ['--config.sampling.seeds=0', '--config.log.grid=1']
+  for level in (0, 200):
+    Image.new('L', (8, 8), level).save(picture)
+    assert main.main(['', *args]) == (2 if level else 0)
+  error = capsys.readouterr().err
+  assert f"pictures = {{'{picture}': " in error
+  assert 'of_picture holds samples with other settings' in error
+
+
+def test_the_cache_is_no_setting_of_samples(trained, reference, capsys):
+  """Also of folders that were written when it was one."""
+  file = trained / 'ref' / SETTINGS
+  settings = json.loads(file.read_text())
+  assert 'cache' not in settings
+  file.write_text(json.dumps(settings | {'cache': True}))
+  seeds = '--config.sampling.seeds=0-69'
+  assert main.main(['', *arguments(trained, 'ref', seeds, '--config.sampling.cache=False')]) == 0
+  assert '70 of 70 samples exist already' in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_named(trained, tmp_path, capsys):
+  (tmp_path / 'file').touch()
+  assert main.main(['', *arguments(trained, tmp_path / 'file')]) == 2
+  assert f'sampling.folder = {tmp_path}/file cannot be written' in capsys.readouterr().err
