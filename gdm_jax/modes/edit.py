@@ -23,7 +23,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes every edited picture to workdir/edited, and sheet.png with all of them and captions.
 
   Prints what was done to pictures of other sizes, and how exactly each is reconstructed when
-  nothing is changed. Raises ConfigError, and DivergedError if reconstructions are not finite.
+  nothing is changed. Raises ConfigError, and DivergedError if pictures are not finite.
   """
   # Check everything that can be wrong before any work.
   c, shape = config.edit, config.data.shape

@@ -15,6 +15,7 @@ from gdm_jax.config import parse_seeds
 from gdm_jax.data import label_map
 from gdm_jax.generation import program
 from gdm_jax.generation.generator import Generator
+from gdm_jax.generation.samples import check_finite
 from gdm_jax.models import naming
 from gdm_jax.modes import card
 from gdm_jax.runtime import console, distributed, exported, sharding
@@ -34,7 +35,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   """Writes `export.folder`, in the workdir unless it is absolute; an export there is replaced.
 
   What `config.sampling` says becomes the model's own way to sample. Raises ConfigError for a folder
-  of something else, and for a program that cannot be written.
+  of something else, and for a program that cannot be written, and DivergedError.
   """
   # Check everything that can be wrong before any work.
   c, folder = config.export, workdir / config.export.folder
@@ -55,6 +56,7 @@ def run(config: ConfigDict, workdir: pathlib.Path):
     labels = build.sampling_labels(config, seeds)
     batches = generator.sample_batches(rounded, table, seeds, labels, config.sampling.batch)
     x = np.concatenate([generator.to_host(x, len(batch)) for batch, x in batches])
+    check_finite(x, lambda i: f'the sample of seed {seeds[i]}')
     sheet = figures.overview(x, columns=min(c.grid, len(seeds)))
 
   # One writes, and then replaces what is there.
