@@ -26,10 +26,12 @@ from experiments.lib.study import Model, Study
 from experiments.quality_against_evaluations import TOLERANCE, orders_of
 from gdm_jax import allocation, build, figures, sampling
 from gdm_jax.config import blaming
+from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.solvers import Solver, adaptive, get_solver
 
-KEYS = ('model', 'parameters', 'solver', 'evaluations', 'rows', 'latents')
+KEYS = ('model', 'parameters', 'strategy', 'cuts', 'labels')
+KEYS += ('solver', 'evaluations', 'rows', 'latents')
 VALUES = ('places', 'mean', 'median')
 ROWS = {'even': 1.0, 'rho 1.5': 1.5, 'fitted': 1.0}
 """How the rows lie within an interval, and `sampling.rho`."""
@@ -63,7 +65,7 @@ def run(
     if steps > len(walks.orders[0]):  # else one step a group: nothing to place
       key = {
         'model': model.name,
-        'parameters': model.checkpoint.fingerprint,
+        **evaluator.provenance(model.config, model.system, model.checkpoint),
         **{'solver': solver.name, 'evaluations': budget, 'rows': name, 'latents': latents},
       }
       rows.append(study.cells.measure(key, functools.partial(walks.measure, name, solver, steps)))

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.lib import command, report
-from experiments.lib.study import Study, workdirs
+from experiments.lib.study import Study, identity, workdirs
 from gdm_jax import build, caching, figures, schedule
 from gdm_jax.config import parse_seeds
 from gdm_jax.generation.cached import can_cache
@@ -32,7 +32,11 @@ from gdm_jax.runtime import sharding
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.training import flops
 
-KEYS = ('model', 'network', 'groups', 'steps', 'cache', 'batch')
+KEYS = ('model', 'network', 'groups', 'steps', 'cache', 'batch', 'config')
+COSTLY = ('data.shape', 'basis', 'path', 'model', 'sampling.solver', 'machine')
+"""What costs depend on besides. The column `config` is the `study.identity` of these; of a trained
+model it stands for its parameters and its samples."""
+
 VALUES = ('flops', 'seconds', 'deviation', 'distance', 'metric')
 REPEATS = 3
 
@@ -63,7 +67,8 @@ def run(
           f'model.name = {network} has no cache; group_causal and context_unet have'
         )
       for batch in sorted(set(command.numbers('batches', batches))):
-        key = dict(zip(KEYS, ('', network, k, steps, cache, batch), strict=True))
+        values = '', network, k, steps, cache, batch, identity(subject, *COSTLY)
+        key = dict(zip(KEYS, values, strict=True))
         row = study.cells.measure(
           {name: str(value) for name, value in key.items()},
           lambda s=subject, y=system, c=cache, b=batch: cost(s, y, steps, c, b),
@@ -152,13 +157,14 @@ def _cached_flops(config, system, table):
 
 def _distance(study, model, steps):
   """The distance of a trained model's samples, with `steps` steps a group."""
-  k = next(iter(model.system.strategies.values())).num_groups
+  k = len(build.sampling_order(model.config, model.system.strategies)[1])
+  config = model.with_sampling(model.config.evaluation.seeds, steps=(k * steps,))
   name, count = model.config.model.name, len(parse_seeds(model.config, 'evaluation.seeds'))
   cached = model.config.sampling.cache and can_cache(model.system, build.solver(model.config))
-  key = dict(zip(KEYS, (model.name, name, k, steps, cached, count), strict=True))
+  how = f'{model.checkpoint.fingerprint}-{identity(config, "sampling", "evaluation")}'
+  key = dict(zip(KEYS, (model.name, name, k, steps, cached, count, how), strict=True))
 
   def measure():
-    config = model.with_sampling(model.config.evaluation.seeds, steps=(k * steps,))
     row = model.row(config, model.evaluator(config, model.checkpoint))
     return {name: row.get(name, '') for name in VALUES}
 

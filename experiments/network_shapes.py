@@ -26,7 +26,7 @@ import pandas as pd
 
 from experiments.benchmarks import throughput
 from experiments.lib import command, variants
-from experiments.lib.study import Study
+from experiments.lib.study import Study, identity
 from gdm_jax import build, figures, main
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.runtime import console, sharding
@@ -38,6 +38,9 @@ SHAPES = (
 )
 STEPS = 10  # of training that are timed
 COLUMNS = 16  # samples in a line
+TIMED = ('data', 'basis', 'path', 'strategies', 'model', 'train', 'machine')
+"""What speeds depend on."""
+
 WIDTH_OF_HEAD = 64  # features, of attention
 
 
@@ -64,9 +67,11 @@ def run(
   }
   configs = {s: main.parse(['', *arguments, *keys]).config for s, keys in overrides.items()}
   systems = {shape: build.system(c) for shape, c in configs.items()}  # before minutes are spent
-  speeds = Cells(workdir / 'speeds.csv', ('shape',), ('images_per_second', 'device'))
+  columns = 'shape', 'config'
+  speeds = Cells(workdir / 'speeds.csv', columns, ('images_per_second', 'device'))
   for shape, c in configs.items():
-    row = speeds.measure({'shape': shape}, lambda s=shape, c=c: speed(c, systems[s]))
+    key = dict(zip(columns, (shape, identity(c, *TIMED)), strict=True))
+    row = speeds.measure(key, lambda s=shape, c=c: speed(c, systems[s]))
     images = round(60 * minutes * float(row['images_per_second']))
     overrides[shape] += [f'--config.train.{key}={images}' for key in ('duration', 'anneal')]
   folders = variants.train_all(workdir, arguments, overrides, config.seed, seeds)

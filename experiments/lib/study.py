@@ -1,9 +1,11 @@
 """Measurements of an experiment: trained models, each evaluated in several ways and seed sets."""
 
 import functools
+import json
 import pathlib
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.lib import command, report
 from gdm_jax import build, main, solvers
-from gdm_jax.config import MODEL, RUN
+from gdm_jax.config import MODEL, RUN, get
 from gdm_jax.evaluation import evaluator
 from gdm_jax.evaluation.cells import Cells
 from gdm_jax.evaluation.evaluator import Checkpoint, Evaluator
@@ -136,6 +138,13 @@ class Study:
   ):
     """Writes report.html in the study's folder and prints the findings (`report.publish`)."""
     report.publish(self.folder, doc, table, findings, pictures, rows, config, num_printed)
+
+
+def identity(config: ConfigDict, *keys: str) -> str:
+  """What a column says of these parts of a config, so that others are measured anew."""
+  parts = {key: get(config, key) for key in keys}
+  text = json.dumps(parts, sort_keys=True, default=lambda part: part.to_dict())
+  return f'{zlib.crc32(text.encode()):08x}'
 
 
 def train(workdir: pathlib.Path, arguments: Sequence[str]):

@@ -10,6 +10,7 @@ import pytest
 from configs import digits_context
 from experiments import group_cost, held_out_likelihood
 from experiments.lib import command
+from experiments.lib.study import identity
 from gdm_jax import build
 from gdm_jax.runtime.errors import ConfigError
 from tests.support import experiments
@@ -52,6 +53,18 @@ def test_costs_of_every_network_and_a_trained_model(causal, tmp_path, monkeypatc
   monkeypatch.setattr(group_cost, 'cost', None)
   assert start() == rows
   experiments.check_report(tmp_path / 'run' / 'group_cost', 'k = 4 costs', 'FD (pixels)')
+
+
+def test_costs_of_another_config_are_other_rows():
+  config = digits_context.get_config()
+  before = identity(config, *group_cost.COSTLY)
+  assert identity(digits_context.get_config(), *group_cost.COSTLY) == before
+  config.evaluation.seeds = '0-9'  # costs do not depend on it
+  assert identity(config, *group_cost.COSTLY) == before
+  for key, value in {'model.context_unet.channels': 64, 'sampling.solver': 'heun'}.items():
+    other = config.copy_and_resolve_references()
+    other.update_from_flattened_dict({key: value})
+    assert identity(other, *group_cost.COSTLY) != before
 
 
 def test_flops_of_a_context_network_are_counted_once_a_group():
