@@ -18,12 +18,12 @@ default the powers of two and the bands' edges.
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
 from experiments.lib import command
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, agreement, data_name, distance, edit, share, variance
 from gdm_jax import figures, latents
 from gdm_jax.generation import editing
@@ -38,14 +38,12 @@ def run(
   workdir: pathlib.Path,
   *,
   counts: str = '',
-  fixed: int = 32,
-  variants: int = 16,
-  reconstructed: int = 256,
+  fixed: Annotated[int, 2] = 32,
+  variants: Annotated[int, 2] = 16,
+  reconstructed: Annotated[int, 2] = 256,
   shown: int = 4,
 ):
   """Fixes, and rebuilds from, the lowest components. Raises ConfigError for wrong counts."""
-  check_counts(2, fixed=fixed, variants=variants, reconstructed=reconstructed)
-  check_counts(1, shown=shown)
   sizes = {'fixed': fixed, 'variants': variants, 'reconstructed': reconstructed}
   subject = Subject('band_semantics', config, workdir, (*sizes, 'count'), VALUES)
   subject.require_frequency_basis()

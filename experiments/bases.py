@@ -21,7 +21,6 @@ import pandas as pd
 
 from experiments.benchmarks.throughput import median
 from experiments.lib import command, report
-from experiments.lib.command import check_counts
 from gdm_jax import basis as bases
 from gdm_jax import build, figures
 from gdm_jax.basis import Basis
@@ -44,7 +43,6 @@ def run(config, workdir: pathlib.Path, *, batch: int = 1, shown: int = 16):
   *grid, _ = shape = config.data.shape
   if not figures.is_image(shape):
     raise ConfigError(f'data.shape = {shape}: only bases of images are drawn')
-  check_counts(1, batch=batch, shown=shown)
   count = min(shown, math.prod(grid))
   compared, left_out = all_bases(grid, config.basis.blur.sigma)
   folder = workdir / 'bases'

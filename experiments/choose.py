@@ -18,6 +18,7 @@ import functools
 import math
 import pathlib
 import time
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -50,14 +51,12 @@ def run(
   workdir: pathlib.Path,
   *,
   models: str = '',
-  repeats: int = 2,
-  examples: int = 64,
+  repeats: Annotated[int, 2] = 2,
+  examples: Annotated[int, 2] = 64,
   levels: int = 8,
   search: int = 6,
 ):
   """Measures what results.csv lacks, and recommends. Raises ConfigError."""
-  command.check_counts(2, repeats=repeats, examples=examples)
-  command.check_counts(1, levels=levels)
   study = Study('choose', workdir, COLUMNS, VALUES, judge=config.evaluation.features)
   rows = []
   for model in study.models(config, workdirs(models, workdir)):

@@ -52,7 +52,6 @@ def find(
   arguments: of the command line, for training. Rounded to thousandths. Raises ConfigError for a
   strategy of one group, or one whose intervals overlap.
   """
-  command.check_counts(1, images=images, examples=examples)
   name, order = build.sampling_order(config, build.system(config).strategies)
   if len(order) < 2 or config.strategies[name].overlap or config.strategies[name].start:
     raise ConfigError(f'strategies.{name}: only of groups one after another intervals can be found')

@@ -49,7 +49,6 @@ def run(
   latents: int = 32,
 ):
   """Fits and measures. Raises ConfigError for wrong flags and a model that it does not suit."""
-  command.check_counts(1, latents=latents)
   evaluations = command.numbers('budgets', budgets)
   with blaming('--solvers', solvers):
     chosen = [get_solver(name) for name in solvers.split(',')]

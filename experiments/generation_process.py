@@ -19,6 +19,7 @@ to high.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,6 @@ from jaxtyping import Float, Int
 from matplotlib import pyplot as plt
 
 from experiments.lib import command
-from experiments.lib.command import check_counts
 from experiments.lib.study import Model, Study, workdirs
 from experiments.lib.subject import check_finite
 from gdm_jax import build, figures
@@ -47,10 +47,10 @@ VALUES = ('done',)
 Points = Float[np.ndarray, 'rows n *grid c']
 
 
-def run(config, workdir: pathlib.Path, *, models: str = '', images: int = 64, shown: int = 1):
+def run(
+  config, workdir: pathlib.Path, *, models: str = '', images: Annotated[int, 2] = 64, shown: int = 1
+):
   """Follows images of all models. Raises ConfigError if a workdir holds no model."""
-  check_counts(2, images=images)
-  check_counts(1, shown=shown)
   study = Study('generation_process', workdir, KEYS, VALUES)
   system = build.system(config)
   bands = editing.masks(system, build.sampling_order(config, system.strategies)[0])

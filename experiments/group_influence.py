@@ -20,7 +20,6 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from experiments.lib import command
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, edit
 from gdm_jax import figures, latents
 from gdm_jax.data.units import to_uint8
@@ -30,7 +29,6 @@ ALL = 'all'  # the whole latent
 
 def run(config, workdir: pathlib.Path, *, images: int = 64, variants: int = 8, shown: int = 6):
   """Varies each group of many latents. Raises ConfigError if the workdir holds no model."""
-  check_counts(1, images=images, variants=variants, shown=shown)
   keys = 'images', 'variants', 'varied', 'group'
   subject = Subject('group_influence', config, workdir, keys, ('moved',), perceived=False)
   rows = measure(subject, images, variants)

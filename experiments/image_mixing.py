@@ -21,13 +21,13 @@ the classifier's there are only the distances. For your own pictures use --mode=
 
 import functools
 import pathlib
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from experiments.lib import command
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import latents
 from gdm_jax.generation import editing
@@ -36,10 +36,10 @@ from gdm_jax.runtime.errors import ConfigError
 VALUES = ('changed', 'changed_error', 'adopted', 'adopted_error', 'distance', 'pixels')
 
 
-def run(config, workdir: pathlib.Path, *, pairs: int = 500, shown: int = 3, sets: str = ''):
+def run(
+  config, workdir: pathlib.Path, *, pairs: Annotated[int, 2] = 500, shown: int = 3, sets: str = ''
+):
   """Exchanges each band of many pairs. Raises ConfigError if the workdir holds no model."""
-  check_counts(2, pairs=pairs)
-  check_counts(1, shown=shown)
   subject = Subject('image_mixing', config, workdir, ('sets', 'pairs', 'band'), VALUES)
   originals, references = subject.choose_pairs(pairs, parse(sets))
   rows = measure(subject, originals, references, sets)

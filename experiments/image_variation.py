@@ -14,11 +14,11 @@ differs if [0, 100] is kept, and only fine detail if [0, 500] is.
 
 import functools
 import pathlib
+from typing import Annotated
 
 import pandas as pd
 
 from experiments.lib import command
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, data_name, distance, edit, share, variance
 from gdm_jax import latents
 from gdm_jax.generation import editing
@@ -31,13 +31,11 @@ def run(
   config,
   workdir: pathlib.Path,
   *,
-  images: int = 64,
-  variants: int = 8,
+  images: Annotated[int, 2] = 64,
+  variants: Annotated[int, 2] = 8,
   shown: int = 2,
 ):
   """Keeps the lowest bands of real images. Raises ConfigError if the workdir holds no model."""
-  check_counts(2, images=images, variants=variants)
-  check_counts(1, shown=shown)
   subject = Subject('image_variation', config, workdir, ('images', 'variants', 'kept'), VALUES)
   masks = editing.lowest(subject.masks)
   if not masks:

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from experiments.lib import command, report
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.generation import editing
@@ -30,7 +29,6 @@ VALUES = ('distance', 'changed', 'changed_error')
 
 def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
   """Interpolates each band of many pairs. Raises ConfigError if the workdir holds no model."""
-  check_counts(1, pairs=pairs, shown=shown)
   keys = ('pairs', 'spherical', 'band', 'weight')
   subject = Subject('latent_interpolation', config, workdir, keys, VALUES)
   if not subject.config.edit.weights:

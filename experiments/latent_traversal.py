@@ -17,13 +17,13 @@ lowest band that turn azimuth, hair or gender.
 
 import functools
 import pathlib
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from experiments.lib import command, report
-from experiments.lib.command import check_counts
 from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.config import blaming
@@ -32,10 +32,8 @@ from gdm_jax.generation import editing
 VALUES = ('distance', 'common', 'changed', 'changed_error')
 
 
-def run(config, workdir: pathlib.Path, *, images: int = 128, shown: int = 2):
+def run(config, workdir: pathlib.Path, *, images: Annotated[int, 2] = 128, shown: int = 2):
   """Sets elements of many latents. Raises ConfigError for a rank or channel that does not exist."""
-  check_counts(2, images=images)
-  check_counts(1, shown=shown)
   keys = ('images', 'channel', 'rank', 'strength')
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
   subject.require_frequency_basis()

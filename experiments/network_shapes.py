@@ -55,7 +55,6 @@ def run(
   repeats: int = 2,
 ):
   """Times, trains and evaluates every shape. Raises ConfigError for a wrong shape or flag."""
-  command.check_counts(1, seeds=seeds, repeats=repeats)
   networks = {shape: options(shape) for shape in shapes.split(',')}
   keys = sorted({key for network in networks.values() for key in network})
   command.refuse(arguments, *keys, 'train.duration', 'train.anneal', 'seed')

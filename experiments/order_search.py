@@ -22,6 +22,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -49,17 +50,14 @@ def run(
   workdir: pathlib.Path,
   *,
   costs: str = 'loss,bound',
-  examples: int = 64,
+  examples: Annotated[int, 2] = 64,
   levels: int = 8,
   steps: int = 4,
-  orders: int = 50,
+  orders: Annotated[int, 2] = 50,
   repeats: int = 2,
   distances: int = 0,
 ):
   """Searches and checks. Raises ConfigError for a strategy trained on one order."""
-  command.check_counts(2, examples=examples, orders=orders)
-  command.check_counts(1, levels=levels, steps=steps, repeats=repeats)
-  command.check_counts(0, distances=distances)
   names = costs.split(',')
   if unknown := [name for name in names if name not in COSTS]:
     raise ConfigError(f'--costs={costs}: {unknown[0]!r} is none of {", ".join(COSTS)}')

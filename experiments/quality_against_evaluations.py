@@ -20,6 +20,7 @@ import functools
 import itertools
 import math
 import pathlib
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +55,11 @@ def run(
   workdir: pathlib.Path,
   *,
   latents: int = 128,
-  orders: int = 1,
+  orders: Annotated[int, 0] = 1,
   solvers: str = ','.join(SOLVERS),
   rhos: str = ','.join(map(str, RHOS)),
 ):
   """Measures every cell. Raises ConfigError for a wrong flag, no model, or too small budgets."""
-  command.check_counts(1, latents=latents)
-  command.check_counts(0, orders=orders)
   judge = config.evaluation.features
   study = Study('quality_against_evaluations', workdir, COLUMNS, VALUES, judge)
   (model,) = study.models(config, [workdir])

@@ -42,11 +42,15 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
   subject = Subject('total_correlation', config, workdir, keys, VALUES, perceived=False)
   subject.require_frequency_basis()
   channels = subject.config.data.shape[-1]
-  n, ranks = images or len(subject.source), ranks or subject.basis.ranks.size
+  n, size = images or len(subject.source), subject.basis.ranks.size
+  ranks = ranks or size
+  if ranks > size:
+    raise ConfigError(f'--ranks={ranks}: the basis has {size}')
   if not ranks * channels < n - 1:
+    fewer = f', or --ranks={(n - 2) // channels}' if n - 2 >= channels else ''
     raise ConfigError(
-      f'--ranks={ranks}: {n} images cannot tell the correlation of {ranks} x {channels} '
-      f'components; --ranks must be at most {(n - 2) // channels}'
+      f'--images={n}: so few cannot tell the correlation of {ranks} x {channels} components; '
+      f'--images must be at least {ranks * channels + 2}{fewer}'
     )
   components = components_of(subject, n, ranks)
   cells = [{'images': n, 'ranks': ranks, 'of': name} for name in components]

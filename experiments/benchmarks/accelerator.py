@@ -62,7 +62,6 @@ def run(
   into: str = '',
 ):
   """Measures what accelerator.json lacks until the time is over. Raises ConfigError."""
-  command.check_counts(1, repeats=repeats)
   sizes = command.numbers('batches', batches)
   if peer and not pathlib.Path(peer).is_file():
     raise ConfigError(f'--peer={peer}: no such file')

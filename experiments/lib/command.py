@@ -16,8 +16,9 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
   """Calls run(config, workdir, **flags); if `trained`, the model is as the workdir's config says.
 
   The flags are the keyword arguments of `run`, each with a default of its type; a parameter
-  `arguments` gets all other arguments, for `main.main`. --help prints `doc` and the flags. Errors
-  end in one line with the exit codes of gdm_jax.main.
+  `arguments` gets all other arguments, for `main.main`. --help prints `doc` and the flags. A whole
+  number is at least 1, or its default if that is less; `Annotated[int, least]` says otherwise.
+  Errors end in one line with the exit codes of gdm_jax.main.
   """
   terminal.never_fail()
   parser = argparse.ArgumentParser(
@@ -32,6 +33,9 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
   if run.__module__ == '__main__':  # otherwise it is part of another program
     machine.use_huge_pages()
   try:
+    for name, value in vars(flags).items():
+      if isinstance(value, int) and value < (smallest := least(parameters[name])):
+        raise ConfigError(f'--{name}={value} must be at least {smallest}')
     command = main.parse(argv)
     main.prepare(command)
     if trained:
@@ -42,6 +46,11 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
     main.leave(main.fail(error, error.exit_code))
   except KeyboardInterrupt:
     main.leave(main.fail('interrupted; run the same command again to resume', 130))
+
+
+def least(parameter: inspect.Parameter) -> int:
+  """The smallest value of a flag."""
+  return getattr(parameter.annotation, '__metadata__', [min(1, parameter.default)])[0]
 
 
 def refuse(arguments: Sequence[str], *keys: str):
@@ -58,13 +67,6 @@ def numbers(flag: str, text: str) -> list[int]:
   if len(found) != len(text.split(',')) or min(found) < 1:
     raise ConfigError(f'--{flag}={text}: must be numbers such as 64,256')
   return found
-
-
-def check_counts(least: int, **flags: int):
-  """Raises ConfigError for a flag below what an experiment needs."""
-  for name, value in flags.items():
-    if value < least:
-      raise ConfigError(f'--{name}={value} must be at least {least}')
 
 
 def overridden() -> set[str]:

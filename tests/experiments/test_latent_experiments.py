@@ -179,7 +179,7 @@ def test_an_element_that_is_not_there_is_refused(monkeypatch, frequency, capsys)
   [
     (band_semantics, '--counts=1,65', '--counts=1,65: numbers of 0 to 64'),
     (image_variation, '--images=1798', "1798 images wanted: evaluation.split = 'train' has 1797"),
-    (total_correlation, '--images=60', '--ranks must be at most 58'),
+    (total_correlation, '--images=60', 'must be at least 66, or --ranks=58'),
     (image_variation, '--variants=1', '--variants=1 must be at least 2'),
     (latent_interpolation, '--config.edit.weights=', 'edit.weights is empty'),
   ],
