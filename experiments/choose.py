@@ -111,7 +111,10 @@ def measure(
     scores = model.evaluator(config, model.checkpoint)
     return {**model.row(config, scores), **about, 'seconds': seconds()}
 
-  return [study.cells.measure(model.key(c), functools.partial(row, c)) for c in configs]
+  # What is about costs is of values.csv, and may be measured otherwise than an earlier row's.
+  return [
+    {**study.cells.measure(model.key(c), functools.partial(row, c)), **about} for c in configs
+  ]
 
 
 def seconds_an_image(model: Model, config: ConfigDict) -> float:

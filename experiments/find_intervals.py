@@ -11,6 +11,7 @@ strategy is sampling.strategy; if it draws its orders, an interval is that of a 
 
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -31,7 +32,7 @@ def run(
   arguments: Sequence[str],
   *,
   images: int = 20_000,
-  examples: int = 256,
+  examples: Annotated[int, 2] = 256,
 ):
   """Trains the probe unless it exists, and prints the flag. Raises ConfigError (`find`)."""
   name, _ = build.sampling_order(config, build.system(config).strategies)

@@ -23,14 +23,14 @@ from jax.tree_util import Partial
 
 from experiments.lib import command, report
 from experiments.lib.study import Model, Study
-from experiments.quality_against_evaluations import TOLERANCE, orders_of
+from experiments.quality_against_evaluations import TOLERANCE, fewest_steps, orders_of
 from gdm_jax import allocation, build, figures, sampling
 from gdm_jax.config import blaming
 from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.solvers import Solver, adaptive, get_solver
 
-KEYS = ('model', 'parameters', 'strategy', 'cuts', 'labels')
+KEYS = ('model', 'parameters', 'strategy', 'cuts', 'guidance', 'labels')
 KEYS += ('solver', 'evaluations', 'rows', 'latents')
 VALUES = ('places', 'mean', 'median')
 ROWS = {'even': 1.0, 'rho 1.5': 1.5, 'fitted': 1.0}
@@ -51,7 +51,7 @@ def run(
   """Fits and measures. Raises ConfigError for wrong flags and a model that it does not suit."""
   evaluations = command.numbers('budgets', budgets)
   with blaming('--solvers', solvers):
-    chosen = [get_solver(name) for name in solvers.split(',')]
+    chosen = [get_solver(name) for name in dict.fromkeys(solvers.split(','))]
     if free := [solver.name for solver in chosen if not solver.order]:
       raise ValueError(f'{free[0]!r} chooses its own steps')
   study, model = Study('fitted_places', workdir, KEYS, VALUES), Model(config, workdir, workdir)
@@ -61,7 +61,7 @@ def run(
   cells = list(itertools.product(chosen, evaluations, ROWS))
   for solver, budget, name in tqdm.tqdm(cells, 'path errors', disable=None):
     steps = solver.steps(budget)
-    if steps > len(walks.orders[0]):  # else one step a group: nothing to place
+    if steps > walks.fewest:  # else one step an interval: nothing to place
       key = {
         'model': model.name,
         **evaluator.provenance(model.config, model.system, model.checkpoint),
@@ -84,16 +84,18 @@ class Walks:
     numbers = np.arange(2 * latents, dtype=np.uint32)
     z = np.asarray(sampling.latents(numbers, tuple(model.config.data.shape)))
     self._labels = build.sampling_labels(model.config, numbers[:latents])
-    self._z, tables = np.split(z, 2), self._tables(len(self.orders[0]))
+    self.fewest = fewest_steps(model.config, model.system)
+    self._z, tables = np.split(z, 2), self._tables(self.fewest)
     exact = adaptive(TOLERANCE, TOLERANCE)
     self._targets = [self._walk(tables, z, exact) for z in self._z]
 
   @functools.cached_property
   def _predict(self):
-    predictor = self._model.system.predictor
+    system, config = self._model.system, self._model.config
+    guidance = build.sampling_guidance(config, system)
 
     def predict(params, labels, x_t, alpha):
-      return predictor.bind(params, labels)(x_t, alpha)
+      return system.predictor.bind(params, labels, guidance)(x_t, alpha)
 
     return Partial(predict, self._model.checkpoint.params, self._labels)
 

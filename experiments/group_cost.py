@@ -51,6 +51,8 @@ def run(
   models: str = '',
 ):
   """Measures every cost that results.csv lacks. Raises ConfigError."""
+  if not (solver := build.solver(config)).order:
+    raise ConfigError(f'sampling.solver = {solver.name!r} chooses its steps itself')
   study = Study('group_cost', workdir, KEYS, VALUES)
   rows = []
   for k in sorted(set(command.numbers('groups', groups))):

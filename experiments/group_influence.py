@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 
 from experiments.lib import command
 from experiments.lib.subject import Subject, edit
-from gdm_jax import figures, latents
+from gdm_jax import build, figures, latents
 from gdm_jax.data.units import to_uint8
 
 ALL = 'all'  # the whole latent
@@ -33,7 +33,10 @@ def run(config, workdir: pathlib.Path, *, images: int = 64, variants: int = 8, s
   subject = Subject('group_influence', config, workdir, keys, ('moved',), perceived=False)
   rows = measure(subject, images, variants)
   picture = draw(subject, rows, shown)
-  subject.publish(__doc__, *summarise(rows), [picture], rows)
+  config, system = subject.config, subject.model.system
+  strategy = system.strategies[build.sampling_order(config, system.strategies)[0]]
+  follow = not strategy.overlap and strategy.intervals is None
+  subject.publish(__doc__, *summarise(rows, follow), [picture], rows)
 
 
 def measure(subject: Subject, images: int, variants: int) -> pd.DataFrame:
@@ -90,8 +93,8 @@ def matrix(rows: pd.DataFrame) -> pd.DataFrame:
   return table.loc[groups, groups] / table.loc[ALL, groups]
 
 
-def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-  """The table and the findings."""
+def summarise(rows: pd.DataFrame, follow: bool = True) -> tuple[pd.DataFrame, list[str]]:
+  """The table and the findings; follow: whether a group begins when the one before has ended."""
   relative = matrix(rows)
   values, k = relative.to_numpy(), len(relative)
   table = relative.map('{:.3f}'.format).rename_axis(None, axis=1).reset_index()
@@ -99,7 +102,7 @@ def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     f'{rows["images"].iloc[0]} latents, {rows["variants"].iloc[0]} variants of each. Groups are in '
     'the order of generation; 1 is how far a group moves when the whole latent is redrawn.'
   ]
-  if k > 1:
+  if k > 1 and follow:
     earlier, later = values[np.tril_indices(k, -1)], values[np.triu_indices(k, 1)]
     findings.append(
       f'Groups generated earlier than the varied one move by {np.sqrt((earlier**2).mean()):.3f} '

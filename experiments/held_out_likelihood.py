@@ -25,7 +25,7 @@ from experiments.lib.study import Model, Study, workdirs
 from gdm_jax import build, likelihood
 
 KEYS = ('model', 'network', 'groups', 'order', 'data', 'split', 'how', 'examples')
-KEYS += ('checkpoint', 'parameters')
+KEYS += ('checkpoint', 'parameters', 'strategy')
 VALUES = ('bits', 'error')
 
 
@@ -56,7 +56,7 @@ def run(
 
 
 def _key(model: Model, costs: Costs, order: Order, examples: int) -> dict[str, str]:
-  about = {name: costs.key[name] for name in ('data', 'split', 'checkpoint', 'parameters')}
+  about = {name: costs.key[name] for name in ('data', 'split', *KEYS[-3:])}
   about |= {'model': model.name, 'network': model.config.model.name, 'groups': str(costs.k)}
   about |= {'how': costs.how('nll'), 'examples': str(examples)}
   return {**about, 'order': '-'.join(map(str, order))}

@@ -14,6 +14,7 @@ gender, azimuth or the animal's class, [100, 499] the expression, and the rest h
 
 import functools
 import pathlib
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from gdm_jax.runtime.errors import ConfigError
 VALUES = ('distance', 'changed', 'changed_error')
 
 
-def run(config, workdir: pathlib.Path, *, pairs: int = 100, shown: int = 1):
+def run(config, workdir: pathlib.Path, *, pairs: Annotated[int, 2] = 100, shown: int = 1):
   """Interpolates each band of many pairs. Raises ConfigError if the workdir holds no model."""
   keys = ('pairs', 'spherical', 'band', 'weight')
   subject = Subject('latent_interpolation', config, workdir, keys, VALUES)

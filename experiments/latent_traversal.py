@@ -28,6 +28,7 @@ from experiments.lib.subject import Subject, data_name, distance, edit, share
 from gdm_jax import figures, latents
 from gdm_jax.config import blaming
 from gdm_jax.generation import editing
+from gdm_jax.runtime.errors import ConfigError
 
 VALUES = ('distance', 'common', 'changed', 'changed_error')
 
@@ -38,6 +39,9 @@ def run(config, workdir: pathlib.Path, *, images: Annotated[int, 2] = 128, shown
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
   subject.require_frequency_basis()
   z, c = subject.noise(0, images), subject.config.edit
+  for key in ('ranks', 'strengths'):
+    if not c[key]:
+      raise ConfigError(f'edit.{key} is empty')
   with blaming('edit.ranks, edit.channel', (c.ranks, c.channel)):
     for rank in c.ranks:
       latents.traverse(subject.basis, z[:1], rank, c.channel, np.zeros(1))

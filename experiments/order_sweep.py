@@ -184,9 +184,10 @@ def summarise(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     }
   )
   findings = [f'{len(values)} orders: {metric} {means[0]:.4g} to {means[-1]:.4g}.']
-  if repeats > 1:
+  if repeats > 1 and len(values) > 1:
     # All orders of a repeat share its seeds, so a shift of all together is no difference.
-    noise = np.sqrt((values - values.mean(0)).var(axis=1, ddof=1).mean())
+    of_orders = (values - values.mean(0)).var(axis=1, ddof=1)
+    noise = np.sqrt(of_orders.sum() / (len(values) - 1))
     findings.append(
       f'The rank correlation (Spearman) between repeats is {rank_agreement(values):.2f}: 1 if the '
       f"order decides, 0 if the seeds do. The orders' means deviate by {means.std(ddof=1):.2g}; "

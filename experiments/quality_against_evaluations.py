@@ -32,7 +32,7 @@ from matplotlib import pyplot as plt
 from experiments.lib import command, report
 from experiments.lib.study import COLUMNS, Model, Study, budgets_of
 from gdm_jax import build, figures, sampling, solvers
-from gdm_jax.config import blaming, solver_names
+from gdm_jax.config import blaming, is_guided, solver_names
 from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime.errors import ConfigError
 from gdm_jax.solvers import get_solver
@@ -92,13 +92,18 @@ def orders_of(config, system) -> list[tuple[int, ...]]:
   return [tuple(int(g) for g in order) for order in permutations]
 
 
+def fewest_steps(config, system) -> int:
+  """Those of a table of the strategy that is sampled."""
+  return system.strategies[build.sampling_order(config, system.strategies)[0]].fewest_steps
+
+
 def cells(config, system, names, rhos):
   """What is asked of `sampling` in every cell that the model and its groups allow."""
   for order, name, rho, budget in itertools.product(
     orders_of(config, system), names, rhos, BUDGETS
   ):
     steps = get_solver(name).steps(budget)
-    if steps >= len(order) and name in solver_names(config):
+    if steps >= fewest_steps(config, system) and name in solver_names(config):
       yield {'order': order, 'steps': (steps,), 'rho': rho, 'solver': name}
 
 
@@ -107,11 +112,14 @@ def path_errors(study: Study, model: Model, latents: int, names, rhos):
   seeds = f'0-{latents - 1}'
   z = sampling.latents(np.arange(latents).astype(np.uint32), tuple(model.config.data.shape))
   labels = jnp.asarray(build.sampling_labels(model.config, np.arange(latents)))
+  guidance = build.sampling_guidance(model.config, model.system)
+  fewest = fewest_steps(model.config, model.system)
 
   @functools.partial(jax.jit, static_argnames='solver')
   def walk(params, table, steps, z, solver):
     # As `sampling.sample`, compiled once for all numbers of steps.
-    predict, process = model.system.predictor.bind(params, labels), model.system.process
+    predict = model.system.predictor.bind(params, labels, guidance)
+    process = model.system.process
 
     def one(i, state):
       alpha, after = (jnp.broadcast_to(table[n], (latents, table.shape[1])) for n in (i, i + 1))
@@ -126,7 +134,7 @@ def path_errors(study: Study, model: Model, latents: int, names, rhos):
 
   @functools.cache
   def exact(order):
-    config = model.with_sampling(seeds, order=order, steps=(len(order),), rho=1.0)
+    config = model.with_sampling(seeds, order=order, steps=(fewest,), rho=1.0)
     return images(config, solvers.adaptive(TOLERANCE, TOLERANCE))
 
   rows, measured = [], list(cells(model.config, model.system, names, rhos))
@@ -145,7 +153,7 @@ def path_errors(study: Study, model: Model, latents: int, names, rhos):
         'distance': float(np.sqrt(np.mean(each**2))),
         'median': float(np.median(each)),
         'images': latents,
-        'evaluations': solver.cost(*config.sampling.steps),
+        'evaluations': solver.cost(*config.sampling.steps) * (1 + is_guided(config)),
       }
 
     rows.append(study.cells.measure(key, measure))

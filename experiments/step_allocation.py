@@ -35,6 +35,9 @@ from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime import distributed, sharding
 from gdm_jax.runtime.errors import ConfigError
 
+SAME = ('parameters', 'seeds', 'rho', 'guidance', 'labels', 'cuts', *evaluator.AGAINST)
+"""What rows have in common that are drawn together."""
+
 BUDGETS = (8, 16, 32)
 BATCHES, BATCH = 2, 64  # of latents on which the errors are measured
 REFERENCE = 64  # RK4 steps to what the errors are measured against
@@ -64,13 +67,14 @@ def measure(study: Study, model: Model) -> pd.DataFrame:
   """The rows of the file that are of this model and these seeds, with the missing ones measured."""
   c, solver = model.config.sampling, build.solver(model.config)
   c.strategy = build.sampling_order(model.config, model.system.strategies)[0]
+  fewest = model.system.strategies[c.strategy].fewest_steps
   for order in orders_of(model.config, model.system):
     generation = generation_schedule(model, order)
     error_of = _lazily(_interval_measure, model, generation)
     bar = tqdm.tqdm([(b, s) for b in BUDGETS for s in SHARES], desc=f'{order}', disable=None)
     for budget, shares in bar:
       steps = solver.steps(budget)
-      if steps >= len(order):
+      if steps >= fewest:
         measure_shares = functools.partial(
           _measure_shares, model, order, steps, SHARES[shares], generation, error_of
         )
@@ -78,7 +82,7 @@ def measure(study: Study, model: Model) -> pd.DataFrame:
         study.cells.measure({**key, 'evaluations': budget, 'shares': shares}, measure_shares)
 
   key = model.key(model.config)
-  same = {name: key[name] for name in ('parameters', 'seeds', *evaluator.AGAINST)}
+  same = {name: key[name] for name in SAME}
   rows = [row for row in study.cells.rows if same.items() <= row.items()]
   if not rows:
     raise ConfigError(f'{max(BUDGETS)} evaluations are too few for the groups of {c.strategy}')

@@ -46,6 +46,8 @@ def run(config, workdir: pathlib.Path, *, images: int = 0, ranks: int = 0):
   ranks = ranks or size
   if ranks > size:
     raise ConfigError(f'--ranks={ranks}: the basis has {size}')
+  if ranks * channels < 2:
+    raise ConfigError(f'--ranks={ranks}: one component alone has no correlation')
   if not ranks * channels < n - 1:
     fewer = f', or --ranks={(n - 2) // channels}' if n - 2 >= channels else ''
     raise ConfigError(

@@ -33,6 +33,7 @@ from gdm_jax.data.arrays import Mixture
 from gdm_jax.process import Process
 from gdm_jax.runtime import sharding
 from gdm_jax.runtime.batching import padded_batches
+from gdm_jax.runtime.errors import GdmError
 from gdm_jax.training.workdir import load_ema
 
 ROOT = pathlib.Path(__file__).parent
@@ -230,7 +231,10 @@ def command(argv: Sequence[str]):
   add('--results', type=pathlib.Path, default=ROOT / 'results' / 'toy_2d', help='of the figures')
   add('--side', type=int, default=96, help='of the grid on which the density is mapped')
   a, overrides = parser.parse_known_args(argv)  # such as --config.train.duration=1000000
-  print(json.dumps(run(a.workdir, a.results, a.side, overrides), indent=2))
+  try:
+    print(json.dumps(run(a.workdir, a.results, a.side, overrides), indent=2))
+  except GdmError as error:
+    main.leave(main.fail(error, error.exit_code))
 
 
 if __name__ == '__main__':

@@ -24,13 +24,14 @@ modes after training take the model as the workdir's config.json describes it, o
 Exit codes: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import runpy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -38,7 +39,7 @@ from ml_collections import ConfigDict, config_flags
 
 from gdm_jax import modes
 from gdm_jax.runtime import machine, paths, terminal
-from gdm_jax.runtime.errors import GdmError, UsageError
+from gdm_jax.runtime.errors import GdmError, RunError, UsageError
 
 OUT_OF_MEMORY = 'out of memory; smaller batches help (docs/scale.md has more)'
 MAX_CPU_DEVICES = 1024
@@ -77,17 +78,15 @@ def main(argv: Sequence[str]) -> int:
 
 def run(command: Command, explicit: set[str]) -> int:
   """Runs a command whose processes have been joined; explicit: the keys that it overrides."""
-  import jax
 
   from gdm_jax import build
   from gdm_jax.config import get, without_effect
   from gdm_jax.modes import describe
   from gdm_jax.runtime import console, distributed
-  from gdm_jax.runtime.files import DISK_FULL
   from gdm_jax.training.workdir import adopt_config
 
   config, workdir, mode, dry_run, _ = command
-  try:
+  with one_line(workdir):
     # What is asked, and of which model.
     distributed.require_same('config, mode and --workdir', f'{config}{mode}{workdir}')
     if modes.MODES[mode].trained:
@@ -102,25 +101,37 @@ def run(command: Command, explicit: set[str]) -> int:
       describe.run(config)
     else:
       modes.load(mode)(config, workdir)
+  return 0
+
+
+@contextlib.contextmanager
+def one_line(workdir: pathlib.Path) -> Iterator[None]:
+  """Raises RunError in place of errors about what the machine or its files lack."""
+  import jax
+
+  from gdm_jax.runtime.files import DISK_FULL
+
+  try:
+    yield
   except MemoryError as error:
-    return fail(f'{OUT_OF_MEMORY}: {error}', 1)
+    raise RunError(f'{OUT_OF_MEMORY}: {error}') from error
   except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # TimeoutError: orbax's, of a barrier
+    first = str(error).splitlines()[0]
     if 'RESOURCE_EXHAUSTED' in str(error):
-      return fail(f'{OUT_OF_MEMORY}: {str(error).splitlines()[0]}', 1)
+      raise RunError(f'{OUT_OF_MEMORY}: {first}') from error
     if jax.process_count() == 1:
       raise
-    return fail(f'the processes cannot continue together: {str(error).splitlines()[0]}', 1)
+    raise RunError(f'the processes cannot continue together: {first}') from error
   except OSError as error:
     if error.errno in DISK_FULL:
-      return fail(
+      raise RunError(
         f'{workdir}: {DISK_FULL[error.errno]}; the checkpoints that were saved before are intact. '
-        'Make room, and run the same command again',
-        1,
-      )
+        'Make room, and run the same command again'
+      ) from error
     if error.filename is None:
       raise
-    return fail(f'{error.filename}: {error.strerror}', 1)  # such as a folder in place of a file
-  return 0
+    # Such as a folder in place of a file.
+    raise RunError(f'{error.filename}: {error.strerror}') from error
 
 
 def parse(argv: Sequence[str]) -> Command:

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.lib import command
 from gdm_jax import build, sampling
-from gdm_jax.config import parse_seeds
+from gdm_jax.config import blaming, parse_seeds
 
 ORDERS = 100
 REPEATS = 3
@@ -37,7 +37,9 @@ def measure(config) -> dict:
   rng = np.random.default_rng(0)
   orders = np.stack([rng.permutation(strategy.num_groups) for _ in range(ORDERS)])
   schedules = [strategy.schedule(order) for order in orders]
-  tables = np.stack([system.process.table(s, config.sampling.steps[0]) for s in schedules])
+  steps = config.sampling.steps
+  with blaming('sampling.steps', steps):
+    tables = np.stack([system.process.table(s, steps[0]) for s in schedules])
 
   # Both programs, and an untrained network.
   solver, at_once = build.solver(config), max(config.sampling.batch // len(seeds), 1)

@@ -38,10 +38,11 @@ def start(run: Callable[..., None], doc: str, trained: bool = True):
         raise ConfigError(f'--{name}={value} must be at least {smallest}')
     command = main.parse(argv)
     main.prepare(command)
-    if trained:
-      adopt_config(command.config, command.workdir, main.overridden(argv))
     arguments = (rest,) if 'arguments' in parameters else ()
-    run(command.config, command.workdir, *arguments, **vars(flags))
+    with main.one_line(command.workdir):
+      if trained:
+        adopt_config(command.config, command.workdir, main.overridden(argv))
+      run(command.config, command.workdir, *arguments, **vars(flags))
   except GdmError as error:
     main.leave(main.fail(error, error.exit_code))
   except KeyboardInterrupt:
@@ -62,11 +63,11 @@ def refuse(arguments: Sequence[str], *keys: str):
 
 
 def numbers(flag: str, text: str) -> list[int]:
-  """The numbers of a flag such as --batches=64,256. Raises ConfigError unless all are positive."""
+  """The numbers of a flag such as --batches=64,256, each once. Raises ConfigError."""
   found = [int(part) for part in text.split(',') if part.strip().isdecimal()]
   if len(found) != len(text.split(',')) or min(found) < 1:
     raise ConfigError(f'--{flag}={text}: must be numbers such as 64,256')
-  return found
+  return list(dict.fromkeys(found))
 
 
 def overridden() -> set[str]:

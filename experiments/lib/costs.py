@@ -81,13 +81,15 @@ class Costs:
 
   def how(self, of: str) -> str:
     """How a cost is measured."""
+    c = self._config.likelihood
     if of in ('loss', 'bound'):
-      return f'{self._levels} levels'
-    if of == 'error':
-      return f'{self._sampler.name}, {self._steps} steps a group'
-    probes = self._config.likelihood.probes
-    trace = f'{probes} probe' + 's' * (probes > 1) if probes else 'the exact trace'
-    return f'{self._solver.name}, {self._steps} shrinking steps a group, {trace}'
+      how = f'{self._levels} levels'
+    elif of == 'error':
+      how = f'{self._sampler.name}, {self._steps} steps a group'
+    else:
+      trace = f'{c.probes} probe' + 's' * (c.probes > 1) if c.probes else 'the exact trace'
+      how = f'{self._solver.name}, {self._steps} shrinking steps a group, {trace}'
+    return how + (f', seed {c.seed}' if c.seed else '')
 
   def of_pairs(
     self,

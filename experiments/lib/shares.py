@@ -55,14 +55,18 @@ def run(
   """
   study = Study(rule.data, workdir, KEYS, ('images', *rule.values, 'trained_images'))
   evaluations, rows, pictures = command.numbers('budgets', budgets), [], []
-  for path in workdirs(models, workdir):
-    model = Model(config, path, study.folder)
+  for model in study.models(config, workdirs(models, workdir)):
+    network = model.config.model.name
     if model.config.data.name != rule.data:
-      raise ConfigError(f'{path} is a model of {model.config.data.name}, not of {rule.data}')
+      raise ConfigError(f'{model.name} is a model of {model.config.data.name}, not of {rule.data}')
+    if any(row['network'] == network for row in rows):
+      raise ConfigError(f'--models={models}: several are of model.name = {network}')
     rows += measure(study, model, evaluations, repeats, rule.scores)
-    pictures.append(study.folder / f'{model.config.model.name}.png')
+    pictures.append(study.folder / f'{network}.png')
     show(pictures[-1], model, max(evaluations))
-  rows = pd.DataFrame(rows)
+  if not rows:
+    raise ConfigError(f'--budgets={budgets}: too few for the groups of every strategy')
+  rows = pd.DataFrame(rows).drop_duplicates()
   picture = study.folder / 'figure.png'
   draw(picture, totals(rows, rule.right), f'{rule.right}, % of images')
   study.publish(doc, *rule.summarise(rows), [picture, *pictures], rows, model.config)
@@ -115,7 +119,9 @@ def generate(model: Model, config: ConfigDict, seeds: np.ndarray) -> Images:
 def show(file: pathlib.Path, model: Model, budget: int):
   """A line of images for each strategy, from the same seeds."""
   lines, steps = [], (build.solver(model.config).steps(budget),)
-  for name in model.system.strategies:
+  for name, strategy in model.system.strategies.items():
+    if steps[0] < strategy.fewest_steps:
+      continue
     config = model.with_sampling(model.config.evaluation.seeds, strategy=name, steps=steps)
     images = generate(model, config, parse_seeds(config, 'evaluation.seeds')[:SHOWN])
     lines.append((name, [('', image) for image in images]))

@@ -109,8 +109,11 @@ class Study:
     if duplicates := {name for name in names if names.count(name) > 1}:
       raise ConfigError(f'--models: several are named {min(duplicates)}')
     first = None
+    of_others = config.copy_and_resolve_references()
+    of_others.checkpoint.model = ''  # --model says what the experiment's own workdir holds
     for path in workdirs:
-      model = Model(config, path, self.folder, first)
+      own = path == self.folder.parent
+      model = Model(config if own else of_others, path, self.folder, first)
       first = first or model
       yield model
 
@@ -220,7 +223,7 @@ def mean_and_deviation(rows: pd.DataFrame, column: str = 'distance') -> tuple[fl
   A model's sets of seeds share the luck of its training, so they are averaged first. The deviation
   is that of a sample (n - 1); of a single value it is 0.
   """
-  numbers = rows.astype({column: float})
+  numbers = rows.assign(**{column: pd.to_numeric(rows[column])})  # '' of older rows is nan
   means = numbers.groupby('model', sort=False)[column].mean()
   values = means if len(means) > 1 else numbers[column]
   return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0

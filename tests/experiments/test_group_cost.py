@@ -84,8 +84,8 @@ def test_flops_of_a_context_network_are_counted_once_a_group():
 
 
 def test_bits_of_held_out_examples_along_orders(causal, tmp_path, monkeypatch, capsys):
-  def start():
-    flags = f'--models={causal}', '--orders=2', '--examples=3', '--steps=1'
+  def start(*more):
+    flags = f'--models={causal}', '--orders=2', '--examples=3', '--steps=1', *more
     split = '--config.likelihood.split=train[90%:]'
     experiments.start(held_out_likelihood, monkeypatch, 'digits_causal', tmp_path, *flags, split)
     return experiments.rows(tmp_path, 'held_out_likelihood')
@@ -99,8 +99,11 @@ def test_bits_of_held_out_examples_along_orders(causal, tmp_path, monkeypatch, c
     assert float(row['error']) == pytest.approx(bits.std(ddof=1) / math.sqrt(3), abs=1e-4)
     assert (row['groups'], row['network']) == ('4', 'group_causal')
     assert row['how'] == 'rk4, 1 shrinking steps a group, 1 probe'
+  others = start('--config.likelihood.seed=9')[2:]
+  assert [row['how'] for row in others] == 2 * ['rk4, 1 shrinking steps a group, 1 probe, seed 9']
+  assert others[0]['bits'] != rows[0]['bits']
   monkeypatch.setattr(held_out_likelihood, '_bits', None)
-  assert start() == rows
+  assert start()[:2] == rows
   experiments.check_report(tmp_path / 'held_out_likelihood', 'train[90%:]', pictures=())
 
 
