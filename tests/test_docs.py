@@ -31,6 +31,7 @@ ONLY_PARSED = {
   'configs/celebahq256': 'needs pictures of faces',
   '--coordinator': 'needs several processes, which tests/runtime/test_processes.py starts',
   '--model=fashion': 'is of full size; tests/test_pretrained.py samples it',
+  'runs/fashion_whole': 'is fashion_frequency in one group',
   '--mode=explore': 'serves until Ctrl-C, as tests/explore does',
   'inception.npz': "needs Inception's published weights",
   'lite0.npz': "needs EfficientNet's published weights",
