@@ -111,7 +111,7 @@ def measure(
     scores = model.evaluator(config, model.checkpoint)
     return {**model.row(config, scores), **about, 'seconds': seconds()}
 
-  # What is about costs is of values.csv, and may be measured otherwise than an earlier row's.
+  # An existing row may hold costs of other --examples or --levels: those asked for replace them.
   return [
     {**study.cells.measure(model.key(c), functools.partial(row, c)), **about} for c in configs
   ]

@@ -24,8 +24,8 @@ from experiments.lib.costs import Costs, Order
 from experiments.lib.study import Model, Study, workdirs
 from gdm_jax import build, likelihood
 
-KEYS = ('model', 'network', 'groups', 'order', 'data', 'split', 'how', 'examples')
-KEYS += ('checkpoint', 'parameters', 'strategy')
+ADDED = ('checkpoint', 'parameters', 'strategy')
+KEYS = ('model', 'network', 'groups', 'order', 'data', 'split', 'how', 'examples', *ADDED)
 VALUES = ('bits', 'error')
 
 
@@ -56,7 +56,7 @@ def run(
 
 
 def _key(model: Model, costs: Costs, order: Order, examples: int) -> dict[str, str]:
-  about = {name: costs.key[name] for name in ('data', 'split', *KEYS[-3:])}
+  about = {name: costs.key[name] for name in ('data', 'split', *ADDED)}
   about |= {'model': model.name, 'network': model.config.model.name, 'groups': str(costs.k)}
   about |= {'how': costs.how('nll'), 'examples': str(examples)}
   return {**about, 'order': '-'.join(map(str, order))}

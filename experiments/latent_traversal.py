@@ -35,13 +35,13 @@ VALUES = ('distance', 'common', 'changed', 'changed_error')
 
 def run(config, workdir: pathlib.Path, *, images: Annotated[int, 2] = 128, shown: int = 2):
   """Sets elements of many latents. Raises ConfigError for a rank or channel that does not exist."""
+  for key in ('ranks', 'strengths'):
+    if not config.edit[key]:
+      raise ConfigError(f'edit.{key} is empty')
   keys = ('images', 'channel', 'rank', 'strength')
   subject = Subject('latent_traversal', config, workdir, keys, VALUES)
   subject.require_frequency_basis()
   z, c = subject.noise(0, images), subject.config.edit
-  for key in ('ranks', 'strengths'):
-    if not c[key]:
-      raise ConfigError(f'edit.{key} is empty')
   with blaming('edit.ranks, edit.channel', (c.ranks, c.channel)):
     for rank in c.ranks:
       latents.traverse(subject.basis, z[:1], rank, c.channel, np.zeros(1))

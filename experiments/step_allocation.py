@@ -29,7 +29,7 @@ from matplotlib import ticker
 
 from experiments.lib import command
 from experiments.lib.study import Model, Study
-from experiments.quality_against_evaluations import orders_of
+from experiments.quality_against_evaluations import fewest_steps, orders_of
 from gdm_jax import allocation, build, figures, sampling, schedule
 from gdm_jax.evaluation import evaluator
 from gdm_jax.runtime import distributed, sharding
@@ -67,7 +67,7 @@ def measure(study: Study, model: Model) -> pd.DataFrame:
   """The rows of the file that are of this model and these seeds, with the missing ones measured."""
   c, solver = model.config.sampling, build.solver(model.config)
   c.strategy = build.sampling_order(model.config, model.system.strategies)[0]
-  fewest = model.system.strategies[c.strategy].fewest_steps
+  fewest = fewest_steps(model.config, model.system)
   for order in orders_of(model.config, model.system):
     generation = generation_schedule(model, order)
     error_of = _lazily(_interval_measure, model, generation)

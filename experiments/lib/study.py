@@ -144,7 +144,10 @@ class Study:
 
 
 def identity(config: ConfigDict, *keys: str) -> str:
-  """What a column says of these parts of a config, so that others are measured anew."""
+  """A digest of these parts of a config, for a column of results.csv.
+
+  With it a rerun under another config measures again and does not reuse the old row.
+  """
   parts = {key: get(config, key) for key in keys}
   text = json.dumps(parts, sort_keys=True, default=lambda part: part.to_dict())
   return f'{zlib.crc32(text.encode()):08x}'

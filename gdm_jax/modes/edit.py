@@ -1,8 +1,10 @@
 """--mode=edit: your own pictures, encoded, changed band by band, and decoded (Section 4.5)."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gdm_jax import build, figures, latents, sampling
@@ -57,8 +59,8 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   for name, image in zip(names, reconstructed, strict=True):
     figures.save(folder / f'{name}.png', to_uint8(image))
   for caption, images in pictures:
-    edited = np.stack([image for _, image in images])
-    check_finite(edited, lambda i, caption=caption, images=images: f'{images[i][0]} of {caption}')
+    found = np.stack([image for _, image in images])
+    check_finite(found, lambda i, caption=caption, images=images: f'{images[i][0]} of {caption}')
     for name, image in images:
       name = f'{common.file_name(caption)}-{common.file_name(name)}.png'
       figures.save(folder / name, to_uint8(image))
@@ -73,7 +75,9 @@ def run(config: ConfigDict, workdir: pathlib.Path):
   console.log(f'{count} pictures by step {step:,}: see {folder}/sheet.png')
 
 
-def check(config: ConfigDict, system: System, x, names) -> dict[str, latents.Mask]:
+def check(
+  config: ConfigDict, system: System, x: Float[np.ndarray, 'n h w c'], names: Sequence[str]
+) -> dict[str, latents.Mask]:
   """What is edited (`masks`). Raises ConfigError for labels, or an operation, that do not fit."""
   edited, classes = masks(config, system), config.model.classes
   lines(config, system, x, names, edited)
